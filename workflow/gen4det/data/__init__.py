@@ -1,0 +1,1 @@
+"""COCO and LVIS files, image stores, dataset descriptors, downloads."""

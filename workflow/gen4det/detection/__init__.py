@@ -1,0 +1,1 @@
+"""Detectors: data loading, training, inference on mmdet and mmengine."""

@@ -1,0 +1,1 @@
+"""Pipelines, schedulers and attention capture shared by the engines."""

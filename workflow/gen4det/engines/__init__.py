@@ -1,0 +1,1 @@
+"""The data engines; each knows its own method and no other engine."""

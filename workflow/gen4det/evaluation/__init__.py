@@ -1,0 +1,1 @@
+"""Average precision, tables and figures."""

@@ -1,0 +1,1 @@
+"""Filters that keep or reject generated annotations, shared by the engines."""

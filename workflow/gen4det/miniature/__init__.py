@@ -1,0 +1,1 @@
+"""The procedural world and the foundation models trained on it."""

@@ -1,0 +1,1 @@
+"""One small command-line program per workflow stage."""
