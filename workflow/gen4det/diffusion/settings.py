@@ -1,4 +1,8 @@
-"""Where the pretrained models come from."""
+"""Where the pretrained models come from, and how they are sampled."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from gen4det.settings import Settings
 
@@ -21,3 +25,17 @@ class FoundationSettings(Settings):
     """Grounded inpainting pipeline (9-channel U-Net, boxes as condition)."""
     clip: ModelSource | None = None
     """CLIP text and image encoder."""
+
+
+class DenoisingSettings(Settings):
+    """How a latent is denoised."""
+
+    scheduler: Literal["checkpoint", "lms", "pndm", "ddim", "dpm-solver++", "euler"] = "checkpoint"
+    """Sampler. "checkpoint": the one that comes with the model."""
+    steps: Annotated[int, Field(ge=1)] = 50
+    guidance: Annotated[float, Field(ge=0)] = 7.5
+    """Weight of classifier-free guidance; 1 is none."""
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"
+    """Arithmetic of the U-Net. The scheduler, the autoencoder and all sums stay in float32."""
+    low_memory: bool = False
+    """Evaluate the U-Net with and without prompt one after the other instead of in one call."""
