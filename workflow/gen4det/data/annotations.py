@@ -1,0 +1,223 @@
+"""Annotation files: the dictionaries of COCO and LVIS v1 are the records, there is no private format."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from gen4det.data.images import image_name
+from gen4det.data.masks import (
+    area_of_rle,
+    box_of_rle,
+    mask_to_rle,
+    polygons_to_rle,
+    rle_to_mask,
+    rle_to_polygons,
+    segmentation_to_rle,
+)
+from gen4det.data.validation import validate_annotations
+from gen4det.errors import InputError
+from gen4det.provenance import write_json
+
+__all__ = [
+    "area_of_rle", "box_of_rle", "category_counts", "frequency_groups", "image_name", "index_annotations",
+    "load_annotations", "mask_to_rle", "merge_annotations", "polygons_to_rle", "rle_to_mask",
+    "rle_to_polygons", "segmentation_to_rle", "to_lvis", "validate_annotations", "write_annotations",
+]  # fmt: skip
+
+RARE_UP_TO = 10
+COMMON_UP_TO = 100
+"""LVIS v1: rare categories have 1 to 10 training images, common ones 11 to 100, frequent ones more."""
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def load_annotations(path: str | Path) -> dict:
+    """Read a COCO or LVIS file.
+
+    Returns:
+        The dictionary, with at least the lists "images", "annotations" and "categories".
+
+    Raises:
+        InputError: missing file, not JSON, or not the layout of COCO and LVIS.
+    """
+    path = Path(path)
+    try:
+        data = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not a JSON file, or cut short: {error}") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: expected an object with images, annotations and categories")
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(data.get(key), list):
+            raise InputError(f"{path}: no list of {key}; expected the layout of COCO or LVIS")
+    return data
+
+
+def write_annotations(path: str | Path, data: dict) -> None:
+    """Write atomically; sorted keys and no blanks, so that equal contents give equal bytes.
+
+    Raises:
+        InputError: the disk is full; nothing is left behind.
+    """
+    write_json(path, data)
+
+
+def index_annotations(data: dict) -> dict[int, list[dict]]:
+    """Annotations by image id, in file order; images without objects have an empty list."""
+    index = {image["id"]: [] for image in data["images"]}
+    for annotation in data["annotations"]:
+        index[annotation["image_id"]].append(annotation)
+    return index
+
+
+# --- counts and LVIS's groups -------------------------------------------------------------------
+
+
+def category_counts(data: dict) -> dict[int, tuple[int, int]]:
+    """{category id: (images with it, instances)} counted from the annotations; crowd regions do not count."""
+    objects = [a for a in data["annotations"] if not a.get("iscrowd")]
+    categories = np.array([a["category_id"] for a in objects], dtype=np.int64)
+    images = np.array([a["image_id"] for a in objects], dtype=np.int64)
+    instances = dict(zip(*(part.tolist() for part in np.unique(categories, return_counts=True)), strict=True))
+    pairs = np.unique(np.stack([categories, images], axis=1), axis=0)
+    holders = dict(zip(*(part.tolist() for part in np.unique(pairs[:, 0], return_counts=True)), strict=True))
+    return {c["id"]: (holders.get(c["id"], 0), instances.get(c["id"], 0)) for c in data["categories"]}
+
+
+def frequency_groups(data: dict) -> dict[int, str]:
+    """{category id: "r" | "c" | "f"}.
+
+    From the field `frequency` where every category has it (LVIS: it then describes the training split, in
+    the validation file, too), else from the image counts of this very file, which must then be the training
+    split. A category without images counts as rare.
+    """
+    groups = {category["id"]: category.get("frequency") for category in data["categories"]}
+    if all(group in ("r", "c", "f") for group in groups.values()):
+        return groups
+    return {category: _group(images) for category, (images, _) in category_counts(data).items()}
+
+
+def _group(images: int) -> str:
+    if images <= RARE_UP_TO:
+        return "r"
+    return "c" if images <= COMMON_UP_TO else "f"
+
+
+def to_lvis(data: dict, training: dict | None = None) -> dict:
+    """Fill in what LVIS needs and COCO lacks; what is there already stays.
+
+    - `frequency`, `image_count`, `instance_count` of categories: from the training split (LVIS, sec. 3).
+    - `neg_category_ids` of images: every category that has no object in the image, and
+      `not_exhaustive_category_ids`: COCO-style files claim to be annotated exhaustively, with one exception:
+      a crowd region says that there are more objects of its category than were outlined. Its category is
+      not exhaustive in that image, and the region itself is left out, because LVIS has no crowds.
+
+    Args:
+        training: the training split's dictionary, where `data` is another split.
+
+    Returns:
+        A new dictionary; records are copied where they change.
+    """
+    reference = data if training is None else training
+    counts, groups = category_counts(reference), frequency_groups(reference)
+    categories = []
+    for category in data["categories"]:
+        images, instances = counts.get(category["id"], (0, 0))
+        filled = {
+            "frequency": groups.get(category["id"], "r"),
+            "image_count": images,
+            "instance_count": instances,
+        }
+        categories.append(filled | category)
+
+    known = [category["id"] for category in data["categories"]]
+    present: dict[int, set[int]] = {image["id"]: set() for image in data["images"]}
+    crowds: dict[int, set[int]] = {image["id"]: set() for image in data["images"]}
+    for annotation in data["annotations"]:
+        groups_of_image = crowds if annotation.get("iscrowd") else present
+        groups_of_image[annotation["image_id"]].add(annotation["category_id"])
+    images = []
+    for image in data["images"]:
+        seen, crowded = present[image["id"]], crowds[image["id"]]
+        filled = {
+            "neg_category_ids": [c for c in known if c not in seen and c not in crowded],
+            "not_exhaustive_category_ids": sorted(crowded),
+        }
+        images.append(filled | image)
+    annotations = [a for a in data["annotations"] if not a.get("iscrowd")]
+    return data | {"images": images, "annotations": annotations, "categories": categories}
+
+
+# --- merging ------------------------------------------------------------------------------------
+
+
+def merge_annotations(first: dict, second: dict) -> dict:
+    """Append the images, annotations and counts of `second` to `first`.
+
+    The ids of images and of annotations of `second` are moved past the largest of `first`. Categories are
+    the same where id and name agree; new ones are appended. `frequency` stays what `first` says: LVIS's
+    groups are those of the real training split. Image and instance counts of `second` are counted from its
+    annotations and added.
+
+    Returns:
+        A new dictionary that may be merged again; the records of `first` are shared, not copied.
+
+    Raises:
+        InputError: one category id stands for two names, or one name has two ids.
+    """
+    categories = {category["id"]: category for category in first["categories"]}
+    names = {category["name"]: category["id"] for category in first["categories"]}
+    for category in second["categories"]:
+        known = categories.get(category["id"])
+        if known is not None and known["name"] != category["name"]:
+            raise InputError(
+                f"merging annotations: category {category['id']} is {known['name']!r} in one file and "
+                f"{category['name']!r} in the other"
+            )
+        if names.get(category["name"], category["id"]) != category["id"]:
+            raise InputError(
+                f"merging annotations: category {category['name']!r} has id {names[category['name']]} in one "
+                f"file and {category['id']} in the other"
+            )
+        if known is None:
+            counted = {key: 0 for key in ("image_count", "instance_count") if key in category}
+            categories[category["id"]] = category | counted
+            names[category["name"]] = category["id"]
+
+    added = category_counts(second)
+    counted_here = None
+    for identifier, (images, instances) in added.items():
+        category = categories[identifier]
+        if "image_count" in category or "instance_count" in category:
+            if not ("image_count" in category and "instance_count" in category):
+                counted_here = counted_here or category_counts(first)
+            base_images = category.get("image_count", counted_here and counted_here[identifier][0])
+            base_instances = category.get("instance_count", counted_here and counted_here[identifier][1])
+            categories[identifier] = category | {
+                "image_count": base_images + images,
+                "instance_count": base_instances + instances,
+            }
+
+    image_shift = _shift(first["images"], second["images"])
+    annotation_shift = _shift(first["annotations"], second["annotations"])
+    images = [image | {"id": image["id"] + image_shift} for image in second["images"]]
+    annotations = [
+        a | {"id": a["id"] + annotation_shift, "image_id": a["image_id"] + image_shift}
+        for a in second["annotations"]
+    ]
+    return first | {
+        "images": first["images"] + images,
+        "annotations": first["annotations"] + annotations,
+        "categories": list(categories.values()),
+    }
+
+
+def _shift(first: list[dict], second: list[dict]) -> int:
+    """What to add to the ids of `second` so that the smallest follows the largest of `first`."""
+    if not first or not second:
+        return 0
+    return max(record["id"] for record in first) + 1 - min(record["id"] for record in second)

@@ -1,0 +1,103 @@
+"""The dataset descriptor `dataset.json`: the one thing that every later stage receives."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from gen4det.data.annotations import load_annotations
+from gen4det.data.images import ImageStore
+from gen4det.errors import InputError
+from gen4det.provenance import content_hash, file_hash, write_json
+from gen4det.settings import Settings, parse_settings
+
+Format = Literal["lvis", "coco"]
+
+
+class SplitDescriptor(Settings):
+    """Where one split lies; paths relative to the folder of the descriptor, or absolute."""
+
+    annotations: str
+    images: str
+    """Folder or stored zip."""
+    images_sha256: str | None = None
+    """Hash over names and contents of the images, where they do not lie in a zip beside the descriptor."""
+
+
+class DatasetDescriptor(Settings):
+    """Contents of dataset.json."""
+
+    name: str
+    format: Format
+    train: SplitDescriptor
+    val: SplitDescriptor
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a dataset; cheap to pass around, nothing is loaded before it is asked for."""
+
+    annotations_path: Path
+    images_path: Path
+    images_sha256: str | None = None
+
+    @cached_property
+    def images(self) -> ImageStore:
+        """The split's images. Raises InputError if they are not there."""
+        return ImageStore(self.images_path)
+
+    def load(self) -> dict:
+        """The annotation dictionary, read anew on each call. Raises InputError if unreadable."""
+        return load_annotations(self.annotations_path)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over annotations and images; of folders of images the hash taken at registration."""
+        images = file_hash(self.images_path) if self.images_path.is_file() else self.images_sha256
+        return content_hash([file_hash(self.annotations_path), images])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A training and a validation split over the same categories."""
+
+    name: str
+    format: Format
+    """Which evaluation protocol the annotations follow."""
+    train: Split
+    val: Split
+    path: Path
+    """The descriptor."""
+
+
+def load_dataset(path: str | Path) -> Dataset:
+    """Read a descriptor.
+
+    Raises:
+        InputError: the descriptor, or a file it names, is missing or malformed.
+    """
+    path = Path(path)
+    try:
+        values = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; expected a dataset.json") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected an object with name, format, train and val")
+    descriptor = parse_settings(DatasetDescriptor, values, source=path)
+    splits = {}
+    for name in ("train", "val"):
+        split = getattr(descriptor, name)
+        annotations, images = path.parent / split.annotations, path.parent / split.images
+        for file in (annotations, images):
+            if not file.exists():
+                raise InputError(f"{path}: {name}: no such file or folder: {file}")
+        splits[name] = Split(annotations, images, split.images_sha256)
+    return Dataset(descriptor.name, descriptor.format, path=path, **splits)
+
+
+def write_dataset(path: str | Path, descriptor: DatasetDescriptor) -> None:
+    """Write a descriptor atomically; to be called last, after the files it names."""
+    write_json(path, descriptor.model_dump(exclude_none=True), indent=1)

@@ -1,0 +1,20 @@
+"""Progress bars that suit a terminal and a log file alike."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+LOG_SECONDS = 30
+"""Least time between two lines of a bar that is written to a log file."""
+
+
+def progress(items: Iterable[T], description: str, unit: str, *, total: int | None = None) -> Iterator[T]:
+    """Iterate over `items` behind a bar on stderr."""
+    interval = 0.1 if sys.stderr.isatty() else LOG_SECONDS
+    return tqdm(
+        items, desc=description, unit=f" {unit}", total=total, mininterval=interval, dynamic_ncols=True
+    )
