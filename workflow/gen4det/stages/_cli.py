@@ -1,105 +1,116 @@
-"""What the command lines of all stages share: settings, one-line errors, stopping in time."""
+"""What the command lines of all stages share: settings, logging, errors in one line, signals."""
 
+import argparse
+import errno
 import json
+import logging
+import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from gen4det.errors import InputError
+from gen4det.settings import Settings, parse_settings
+
+S = TypeVar("S", bound=Settings)
 
 EXIT_INPUT = 2
-"""Something the user supplied is unusable."""
-EXIT_OUT_OF_TIME = 75
-"""`--max-seconds` is used up, progress is saved: run the same command again (EX_TEMPFAIL of sysexits.h)."""
+EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_TERMINATED = 128 + signal.SIGTERM
-"""SIGTERM arrived, progress is saved: run the same command again."""
 
 
-def run(main: Callable[[], int | None]) -> NoReturn:
-    """Run a stage and leave the process; an InputError becomes one line on stderr and exit status 2."""
-    try:
-        status = main()
-    except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        status = EXIT_INPUT
-    except BrokenPipeError:  # the reader of our output is gone
-        status = 1
-    sys.exit(status or 0)
+def stage_parser(description: str) -> argparse.ArgumentParser:
+    """Parser with `--settings`; `args.settings` is a dictionary with the key "settings".
+
+    `description` is the module's docstring; its first paragraph opens `--help`.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument(
+        "--settings",
+        required=True,
+        type=_settings_argument,
+        metavar="JSON|FILE",
+        help='{"settings": {...}} as JSON text, or the path of a JSON or YAML file that holds it',
+    )
+    return parser
 
 
-def read_settings(argument: str) -> dict:
-    """Value of `--settings`: JSON text, or the path of a JSON file.
-
-    The workflow passes {"settings": {...}, "code": hash}; the hash is for Snakemake only and dropped here.
+def stage_settings(args: argparse.Namespace, model: type[S]) -> S:
+    """The stage's typed settings.
 
     Raises:
-        InputError: no such file, or not a JSON object.
+        InputError: one line for the first bad setting.
     """
-    if argument.lstrip().startswith("{"):
-        text, source = argument, "--settings"
-    else:
-        source = argument
-        try:
-            text = Path(argument).read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--settings: {argument}: neither JSON text nor a readable file") from error
+    return parse_settings(model, args.settings["settings"], source="--settings")
+
+
+def _settings_argument(text: str) -> dict:
+    """Parse the argument; a bare settings object is wrapped, so that the stage is pleasant to use by hand."""
+    source = "--settings"
     try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{source}: line {error.lineno}, column {error.colno}: {error.msg}") from None
+        if text.lstrip().startswith("{"):
+            values = json.loads(text)
+        else:
+            source = text
+            content = Path(text).read_text()
+            if Path(text).suffix in (".yaml", ".yml"):
+                import yaml
+
+                try:
+                    values = yaml.safe_load(content)
+                except yaml.YAMLError as error:
+                    raise ValueError(" ".join(str(error).split())) from error
+            else:
+                values = json.loads(content)
+    except OSError as error:
+        raise InputError(
+            f"{text:.200}: {error.strerror}; expected JSON text or a file of settings"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{source}: not valid: {error}") from error
     if not isinstance(values, dict):
-        raise InputError(f"{source}: expected a JSON object")
-    if set(values) == {"settings", "code"}:
-        values = values["settings"]
+        raise InputError(f"{source}: expected an object of settings")
+    if "settings" not in values:
+        values = {"settings": values}
+    if not isinstance(values["settings"], dict):
+        raise InputError(f"{source}: settings: expected an object")
     return values
 
 
-class Deadline:
-    """Tells a long loop when to stop: SIGTERM arrived, or the next step would not end within the budget.
+def run(main: Callable[[], None]) -> NoReturn:
+    """Run a stage and leave the process.
 
-    As a context manager it catches SIGTERM inside its block; a second SIGTERM leaves at once.
-
-    Args:
-        max_seconds: wall-clock budget from now on; None: unlimited.
+    What the user can mend is one line on stderr and exit status 2: an InputError, a full disk, a used-up
+    quota. SIGTERM raises SystemExit(143) in the main thread, so that files in progress are removed; a stage
+    that has something to save installs its own handler. Other exceptions are defects and keep their
+    traceback.
     """
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    logging.captureWarnings(True)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        main()
+    except InputError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _fail(f"{error.filename or 'writing'}: {os.strerror(error.errno)}")
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    sys.exit(0)
 
-    def __init__(self, max_seconds: float | None = None):
-        self.max_seconds = max_seconds
-        self.terminated = False
-        self.out_of_time = False
-        self._started = self._last_step = time.monotonic()
-        self._longest_step = 0.0
 
-    def step(self) -> None:
-        """A step of the loop has ended; the next is assumed to take as long as the longest so far."""
-        now = time.monotonic()
-        self._longest_step = max(self._longest_step, now - self._last_step)
-        self._last_step = now
+def _terminate(signum: int, frame: object) -> NoReturn:
+    raise SystemExit(EXIT_TERMINATED)
 
-    def reached(self) -> bool:
-        """Whether to stop before the next step."""
-        if self.max_seconds is not None:
-            elapsed = time.monotonic() - self._started
-            self.out_of_time |= elapsed + self._longest_step >= self.max_seconds
-        return self.terminated or self.out_of_time
 
-    @property
-    def exit_status(self) -> int:
-        """Exit status of a stage that stopped because of this deadline."""
-        return EXIT_TERMINATED if self.terminated else EXIT_OUT_OF_TIME
-
-    def __enter__(self) -> "Deadline":
-        self._previous = signal.signal(signal.SIGTERM, self._on_sigterm)
-        return self
-
-    def __exit__(self, kind, value, traceback) -> None:
-        signal.signal(signal.SIGTERM, self._previous)
-
-    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
-        if self.terminated:
-            sys.exit(EXIT_TERMINATED)
-        self.terminated = True
+def _fail(message: str) -> NoReturn:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    sys.exit(EXIT_INPUT)
