@@ -1,0 +1,187 @@
+"""Cross-attention maps of chosen tokens, summed up while the U-Net runs.
+
+Keeping every softmax of a generation costs gigabytes, of which one column per resolution is wanted. Here each
+layer runs its fused attention as usual; beside it, for the images that are recorded, the softmax of the
+wanted tokens alone is formed and added to one running sum per resolution. Memory does not depend on the
+number of steps, layers, heads, or tokens of the prompt.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
+
+from gen4det.errors import InputError
+
+
+class TokenMaps:
+    """Running attention sums of a batch of images, one set of tokens for each.
+
+    Args:
+        tokens: for each image, positions in its prompt (0 is the start token).
+        reduce: what several tokens of an image become: their mean, or the maximum of their final maps.
+        latent_size: (height, width) of the U-Net's input in latent cells.
+        factors: down-sampling factors to sum at; see `CrossAttentionRecorder.factors`.
+    """
+
+    def __init__(
+        self,
+        tokens: Sequence[Sequence[int]],
+        reduce: Literal["mean", "max"],
+        latent_size: tuple[int, int],
+        factors: Sequence[int],
+        device: str | torch.device = "cpu",
+    ):
+        longest = max(len(positions) for positions in tokens)
+        # Short sets repeat their last token: weightless in the mean, harmless in the maximum.
+        padded = [[*positions, *[positions[-1]] * (longest - len(positions))] for positions in tokens]
+        weights = [[1 / len(p)] * len(p) + [0.0] * (longest - len(p)) for p in tokens]
+        self.reduce = reduce
+        self.tokens = torch.tensor(padded, device=device)
+        self.weights = torch.tensor(weights, device=device)
+        self.sizes = {f: (math.ceil(latent_size[0] / f), math.ceil(latent_size[1] / f)) for f in factors}
+        columns = 1 if reduce == "mean" else longest
+        self.sums = {
+            f: torch.zeros(len(tokens), h * w, columns, device=device) for f, (h, w) in self.sizes.items()
+        }
+        self.count = 0  # softmaxes added so far: steps x layers x heads
+
+    @torch.no_grad()
+    def add(self, factor: int, query: torch.Tensor, key: torch.Tensor) -> None:
+        """Add one layer's attention, summed over its heads.
+
+        Args:
+            query: (images, heads, positions, channels); key: (images, heads, prompt tokens, channels).
+        """
+        images, heads, positions, _ = query.shape
+        logits = (query.float() * query.shape[-1] ** -0.5) @ key.float().transpose(-1, -2)
+        normaliser = logits.logsumexp(-1, keepdim=True)
+        index = self.tokens[:, None, None, :].expand(-1, heads, positions, -1)
+        columns = (logits.gather(-1, index) - normaliser).exp().sum(1)
+        if self.reduce == "mean":
+            columns = columns @ self.weights[:, :, None]
+        self.sums[factor] += columns
+        self.count += heads
+
+    def maps(self) -> list[dict[int, np.ndarray]]:
+        """The maps of each image, by factor, as float32 (height, width).
+
+        A map is the sum over all softmaxes of its factor, divided by the number of softmaxes of all factors.
+        So the plain sum of the maps, resized to one size, is the average attention over steps, layers and
+        heads together, in [0, 1]; and the maps keep the right proportions where factors differ in layers.
+        """
+        result: list[dict[int, np.ndarray]] = [{} for _ in range(len(self.tokens))]
+        for factor, sums in self.sums.items():
+            shares = (sums / max(self.count, 1)).amax(-1).cpu().numpy()
+            for image, share in zip(result, shares, strict=True):
+                image[factor] = share.reshape(self.sizes[factor])
+        return result
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the running sums."""
+        return sum(sums.nbytes for sums in self.sums.values())
+
+
+class CrossAttentionRecorder:
+    """Lets a U-Net add its cross-attention to `TokenMaps`. Made once for a U-Net; idle until `into` is used.
+
+    Args:
+        factors: read the layers of the down and up blocks that see the latent image this much smaller
+            (powers of two). Factors without cross-attention are left out of `self.factors`.
+        mid_block: read the middle block, too.
+
+    Raises:
+        InputError: no layer is left.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel, factors: Sequence[int], mid_block: bool = False):
+        self.target: TokenMaps | None = None
+        self.rows = slice(None)
+        self.layers: dict[int, int] = {}
+        levels = len(unet.down_blocks)
+        processors = dict(unet.attn_processors)
+        for name in processors:
+            layer = name.removesuffix(".processor")
+            factor = _factor(layer, levels)
+            wanted = mid_block if layer.startswith("mid_block") else factor in factors
+            if wanted and layer.endswith(".attn2"):
+                _require_plain(unet.get_submodule(layer), layer)
+                processors[name] = _RecordingProcessor(self, factor)
+                self.layers[factor] = self.layers.get(factor, 0) + 1
+        if not self.layers:
+            raise InputError(f"the U-Net has no cross-attention at the resolutions 1/{list(factors)}")
+        unet.set_attn_processor(processors)
+
+    @property
+    def factors(self) -> tuple[int, ...]:
+        """Down-sampling factors that are read."""
+        return tuple(sorted(self.layers))
+
+    @contextlib.contextmanager
+    def into(self, target: TokenMaps | None, rows: slice = slice(None)) -> Iterator[None]:
+        """Record U-Net evaluations made inside this block.
+
+        Args:
+            target: None records nothing.
+            rows: the rows of the U-Net's batch that belong to the target's images.
+        """
+        self.target, self.rows = target, rows
+        try:
+            yield
+        finally:
+            self.target = None
+
+
+def _factor(layer: str, levels: int) -> int:
+    """How much smaller than its input the U-Net is at a layer: every level but the last halves."""
+    place, index = layer.split(".")[:2]
+    if place == "down_blocks":
+        return 2 ** int(index)
+    if place == "up_blocks":
+        return 2 ** (levels - 1 - int(index))
+    return 2 ** (levels - 1)
+
+
+def _require_plain(attention: Attention, name: str) -> None:
+    unusual = (attention.norm_q, attention.norm_k, attention.group_norm, attention.spatial_norm)
+    if any(part is not None for part in unusual) or attention.norm_cross or attention.residual_connection:
+        raise InputError(f"U-Net layer {name}: this form of cross-attention cannot be recorded")
+
+
+class _RecordingProcessor:
+    """Fused cross-attention of a plain U-Net layer, which also serves its recorder."""
+
+    def __init__(self, recorder: CrossAttentionRecorder, factor: int):
+        self.recorder = recorder
+        self.factor = factor
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        temb: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        if attention_mask is not None:
+            raise ValueError("masked prompts cannot be recorded")
+
+        def split(x: torch.Tensor) -> torch.Tensor:
+            return x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+
+        query = split(attn.to_q(hidden_states))
+        key = split(attn.to_k(encoder_hidden_states))
+        value = split(attn.to_v(encoder_hidden_states))
+        recorder = self.recorder
+        if recorder.target is not None:
+            recorder.target.add(self.factor, query[recorder.rows], key[recorder.rows])
+        mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        output = attn.to_out[1](attn.to_out[0](mixed))
+        return output / attn.rescale_output_factor
