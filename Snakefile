@@ -1,0 +1,20 @@
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/download.smk"
+include: "workflow/rules/finetune.smk"
+include: "workflow/rules/generate.smk"
+include: "workflow/rules/filter.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/plot.smk"
+include: "workflow/rules/foundation.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        jobs.targets(),

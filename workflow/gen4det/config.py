@@ -1,0 +1,344 @@
+"""The settings of a run, put together from files: one scale, all engines, the studies of the run.
+
+    config/config.yaml       the scale: where results go, data, detectors, seeds, what a job needs
+    config/engines/*.yaml    engines and their variants; a variant inherits by `base:`
+    config/studies/*.yaml    one table each: which arms, which published numbers
+
+Nothing here imports torch: every job of a cluster run parses the Snakefile again.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AfterValidator, Field
+
+from gen4det.diffusion.settings import FoundationSettings
+from gen4det.engines.base import engine_settings
+from gen4det.engines.settings import EngineSettings
+from gen4det.errors import InputError
+from gen4det.evaluation.study_settings import ArmLabel, GallerySettings, StudySettings
+from gen4det.filters.settings import FilterSettings
+from gen4det.settings import Settings, parse_settings, suggest
+
+
+def _unique(values: tuple) -> tuple:
+    if len(set(values)) != len(values):
+        raise ValueError("the same value twice")
+    return values
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([-_][a-z0-9]+)*$")]
+"""Names become folders and wildcards: lower-case letters and digits, single - or _ between them."""
+
+
+# --- the scale ------------------------------------------------------------------------------------
+
+
+class JobNeeds(Settings):
+    """What one job asks of the machine; none of it changes a result."""
+
+    threads: Annotated[int, Field(ge=1)] = 1
+    """Processor cores. On a machine with fewer, what is there."""
+    mem_mb: Annotated[int, Field(ge=100)] = 2000
+    """Main memory in MB at the first attempt; a retry asks for as much again."""
+    runtime: Annotated[int, Field(ge=1)] = 60
+    """Wall clock in minutes. Jobs that can resume stop themselves shortly before."""
+    gpu: Annotated[int, Field(ge=0)] = 0
+    """GPUs; 0 runs on the CPU. A profile with `resources: {gpu: 0}` overrules it."""
+
+
+class Needs(Settings):
+    """What the jobs of each rule need."""
+
+    data: JobNeeds = JobNeeds()
+    """render, photographs, download"""
+    finetune: JobNeeds = JobNeeds(threads=4, mem_mb=8000)
+    """Fitting the generator of an engine, where it has one to fit."""
+    plan: JobNeeds = JobNeeds()
+    """Deciding what to draw."""
+    generate: JobNeeds = JobNeeds(threads=4, mem_mb=4000)
+    """Drawing one shard."""
+    filter: JobNeeds = JobNeeds()
+    """Choosing what is offered for training."""
+    train: JobNeeds = JobNeeds(threads=4, mem_mb=8000)
+    """Training one detector with one seed."""
+    evaluate: JobNeeds = JobNeeds(threads=4, mem_mb=4000)
+    """Prediction and average precision of one detector."""
+    plot: JobNeeds = JobNeeds()
+    """Tables, figures, galleries."""
+
+
+class Config(Settings):
+    """One scale: what config/config.yaml, config/paper.yaml or a file of your own holds."""
+
+    scale: Name
+    """Name of the scale; every table row says at which one it was run."""
+    results: str
+    """Folder of everything that is made, relative to the repository. Two scales never share one."""
+    studies: Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(_unique)]
+    """Tables to make; each names a file config/studies/<study>.yaml."""
+    seeds: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_unique)
+    ] = (0,)
+    """Seeds every detector is trained with; a table row is the mean over them."""
+    run_seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the generated data: each image's own seed is a hash of this, its engine and its index."""
+    shards: Annotated[int, Field(ge=1, le=99999)] = 1
+    """Jobs that the generation of one synthetic set is cut into. Changes how many draw, not what is drawn."""
+    foundation: FoundationSettings
+    """Pretrained models the engines start from."""
+    datasets: dict[Name, dict[str, Any]]
+    """Detection data; stages see them by the name given here."""
+    detectors: dict[Name, dict[str, Any]]
+    """Detectors and how they are trained at this scale."""
+    engines: dict[Name, dict[str, Any]] = {}
+    """What this scale changes in engines of config/engines; variants inherit it like everything else."""
+    needs: Needs = Needs()
+    """What jobs ask of the machine at this scale."""
+
+
+class Arm(ArmLabel):
+    """One row of a table: one recipe of training data."""
+
+    synthetic: Annotated[tuple[Name, ...], AfterValidator(_unique)] = ()
+    """Engines whose images are added to the real training images."""
+
+
+class Study(Settings):
+    """One table, its figure and its page of generated images: a file config/studies/<study>.yaml."""
+
+    title: str
+    """Heading of the table."""
+    dataset: Name
+    """Data set, by its name in the scale file."""
+    detector: Name
+    """Detector, by its name in the scale file."""
+    arms: Annotated[dict[Name, Arm], Field(min_length=1)]
+    """Rows in the order of the table."""
+    baseline: Name = "real"
+    """The row the others are compared with."""
+    metrics: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Columns, e.g. mask_APr: box_ or mask_ and a name of metrics.json."""
+    published: dict[str, Any] = {}
+    """Numbers the papers print: {source: text, <arm>: {<metric>: number, ...}, ...}."""
+    gallery: dict[str, Any] = {}
+    """What the page of generated images shows: kept, rejected, columns, seed."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One engine variant with everything inherited and overridden."""
+
+    name: str
+    base: str | None
+    settings: EngineSettings
+    filter: FilterSettings
+    images: str
+    """The variant that draws the images: itself, or the ancestor it shares all of generation with."""
+
+
+@dataclass(frozen=True)
+class CheckedStudy:
+    """A study whose references resolve, cut into what its stages read."""
+
+    recipe: Study
+    table: StudySettings
+    gallery: GallerySettings
+
+    @property
+    def engines(self) -> list[str]:
+        """All engines whose images some arm uses, in the order of the arms."""
+        return list(dict.fromkeys(engine for arm in self.recipe.arms.values() for engine in arm.synthetic))
+
+
+@dataclass(frozen=True)
+class Project:
+    """A checked configuration: every reference in it resolves."""
+
+    root: Path
+    config: Config
+    engines: dict[str, Engine]
+    studies: dict[str, CheckedStudy]
+
+    @cached_property
+    def arms(self) -> dict[tuple[str, str, str], Arm]:
+        """Recipe of each (dataset, detector, arm)."""
+        return {
+            (study.recipe.dataset, study.recipe.detector, name): arm
+            for study in self.studies.values()
+            for name, arm in study.recipe.arms.items()
+        }
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without duplicate keys: the later one would silently win."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key!r} twice", problem_mark=key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def read_yaml(path: Path) -> dict:
+    """A YAML file that holds a mapping.
+
+    Raises:
+        InputError: missing file, broken YAML (with line), a key given twice, or not a mapping.
+    """
+    try:
+        values = yaml.load(path.read_text(), Loader=_Loader)  # a SafeLoader: builds plain values only
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise InputError(f"{path}: {line}{error.problem}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected keys and values, found {type(values).__name__}")
+    return values
+
+
+def merge(base: dict, changes: dict) -> dict:
+    """`base` with `changes`: mappings are merged key by key, everything else is replaced."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def load_project(values: dict, *, source: str, root: str | Path) -> Project:
+    """Check a scale file's values and everything they refer to.
+
+    Args:
+        values: the mapping of a scale file, command-line changes included.
+        source: name of the scale file in errors.
+        root: the repository; config/engines and config/studies are looked up in it.
+
+    Raises:
+        InputError: one line for the first problem.
+    """
+    root = Path(root)
+    config = parse_settings(Config, values, source=source)
+    engines = _load_engines(config, source=source, folder=root / "config" / "engines")
+    studies = {name: _load_study(name, config, engines, source=source, root=root) for name in config.studies}
+    _check_arms(studies)
+    return Project(root, config, engines, studies)
+
+
+def _shown(path: Path) -> str:
+    """Path as the user knows it: relative to where they stand if it is below."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+# --- engines --------------------------------------------------------------------------------------
+
+
+def _load_engines(config: Config, *, source: str, folder: Path) -> dict[str, Engine]:
+    written: dict[str, dict] = {}
+    files: dict[str, str] = {}
+    for path in sorted(folder.glob("*.yaml")):
+        for name, variant in read_yaml(path).items():
+            if name in written:
+                raise InputError(f"{_shown(path)}: {name}: already defined in {files[name]}")
+            if not isinstance(variant, dict):
+                raise InputError(f"{_shown(path)}: {name}: expected settings, found {variant!r}")
+            written[name], files[name] = variant, _shown(path)
+    for name in config.engines:
+        if name not in written:
+            raise InputError(f"{source}: engines.{name}: no such engine{suggest(name, written)}")
+    engines: dict[str, Engine] = {}
+    for name in written:
+        _resolve_engine(name, written, files, config, engines, chain=())
+    return engines
+
+
+def _resolve_engine(
+    name: str,
+    written: dict[str, dict],
+    files: dict[str, str],
+    config: Config,
+    engines: dict[str, Engine],
+    chain: tuple[str, ...],
+) -> tuple[dict, Engine]:
+    """A variant as a plain mapping and as an Engine: its base, its own keys, the scale's changes, in turn."""
+    if name in chain:
+        circle = " -> ".join((*chain[chain.index(name) :], name))
+        raise InputError(f"{files[name]}: {name}.base: inherits from itself: {circle}")
+    own = dict(written[name])
+    base = own.pop("base", None)
+    if base is None:
+        inherited, parent = {}, None
+    elif base in written:
+        inherited, parent = _resolve_engine(base, written, files, config, engines, (*chain, name))
+    else:
+        known = suggest(str(base), written)
+        raise InputError(f"{files[name]}: {name}.base: no such engine {base!r}{known}")
+    values = merge(merge(inherited, own), config.engines.get(name, {}))
+    science = {key: value for key, value in values.items() if key != "filter"}
+    if "method" not in science:
+        raise InputError(f"{files[name]}: {name}.method: required key is missing (or give a `base`)")
+    settings = engine_settings(science["method"], science, source=f"{files[name]}: {name}")
+    shares = parent is not None and parent.settings == settings
+    chosen = parse_settings(FilterSettings, values.get("filter", {}), source=f"{files[name]}: {name}.filter")
+    engine = Engine(name, base, settings, chosen, parent.images if shares else name)
+    engines[name] = engine
+    return values, engine
+
+
+# --- studies --------------------------------------------------------------------------------------
+
+
+def _load_study(name: str, config: Config, engines: dict, *, source: str, root: Path) -> CheckedStudy:
+    folder = root / "config" / "studies"
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = suggest(name, (file.stem for file in folder.glob("*.yaml")))
+        raise InputError(f"{source}: studies: no file {_shown(path)}{known}")
+    shown = _shown(path)
+    study = parse_settings(Study, read_yaml(path), source=shown)
+    if study.dataset not in config.datasets:
+        known = suggest(study.dataset, config.datasets)
+        raise InputError(f"{shown}: dataset: {study.dataset!r} is not a data set of {source}{known}")
+    if study.detector not in config.detectors:
+        known = suggest(study.detector, config.detectors)
+        raise InputError(f"{shown}: detector: {study.detector!r} is not a detector of {source}{known}")
+    for arm_name, arm in study.arms.items():
+        for engine in arm.synthetic:
+            if engine not in engines:
+                known = suggest(engine, engines)
+                raise InputError(f"{shown}: arms.{arm_name}.synthetic: no such engine {engine!r}{known}")
+    if study.baseline not in study.arms:
+        known = suggest(study.baseline, study.arms)
+        raise InputError(f"{shown}: baseline: no such arm {study.baseline!r}{known}")
+    run = {"scale": config.scale, "seeds": config.seeds}
+    table = study.model_dump(exclude={"gallery": True, "arms": {"__all__": {"synthetic"}}}) | run
+    gallery = {"title": study.title, "scale": config.scale} | study.gallery
+    return CheckedStudy(
+        study,
+        parse_settings(StudySettings, table, source=shown),
+        parse_settings(GallerySettings, gallery, source=f"{shown}: gallery"),
+    )
+
+
+def _check_arms(studies: dict[str, CheckedStudy]) -> None:
+    """An arm's name is a folder: in two studies of one data set and detector it must mean one recipe."""
+    first_seen: dict[tuple[str, str, str], str] = {}
+    for study_name, study in studies.items():
+        for arm_name, arm in study.recipe.arms.items():
+            key = (study.recipe.dataset, study.recipe.detector, arm_name)
+            other = first_seen.setdefault(key, study_name)
+            if studies[other].recipe.arms[arm_name].synthetic != arm.synthetic:
+                raise InputError(
+                    f"config/studies/{study_name}.yaml: arms.{arm_name}: "
+                    f"means another recipe than in config/studies/{other}.yaml; give it another name"
+                )

@@ -1,0 +1,252 @@
+"""What the rules ask: settings of a job, its inputs, the targets. Plain Python, no Snakemake, no torch.
+
+Every job gets ONE parameter, a JSON text with the settings its stage reads and the hash of the code it runs.
+Snakemake compares it with the one the result was made from: what is in it decides what runs again, so
+everything that changes a result is in it and nothing else is.
+"""
+
+import functools
+import json
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from gen4det.config import JobNeeds, Project
+from gen4det.engines.base import engine_module
+from gen4det.provenance import code_hash, content_hash
+
+FULLY_HASHED = 64 * 2**20
+"""Model files up to this many bytes are hashed whole, larger ones by samples."""
+
+
+class Jobs:
+    """Answers to the rules for one checked configuration.
+
+    Methods that take `wildcards` accept any object with the attributes they read.
+    """
+
+    def __init__(self, project: Project):
+        self.project = project
+        self.config = project.config
+        self.results = project.config.results.rstrip("/")
+
+    # --- patterns and targets ---------------------------------------------------------------------
+
+    def names(self, kind: str) -> str:
+        """Regular expression that matches the configured names of a kind of wildcard, nothing else."""
+        known: dict[str, Iterable[str]] = {
+            "dataset": self.config.datasets,
+            "detector": self.config.detectors,
+            "engine": self.project.engines,
+            "arm": sorted({arm for _, _, arm in self.project.arms}),
+            "study": self.project.studies,
+        }
+        return one_of(known[kind])
+
+    def datasets_from(self, source: str) -> str:
+        """Regular expression of the data sets that come from a source."""
+        return one_of(name for name, data in self.config.datasets.items() if data["source"] == source)
+
+    def targets(self) -> list[str]:
+        """What a run without arguments makes: tables and figures of the configured studies."""
+        return [file for study in self.project.studies for file in self.pages(study)]
+
+    def pages(self, study: str) -> list[str]:
+        """Table, figure and gallery of one study; a study without synthetic data has no gallery."""
+        pages = [f"{self.results}/tables/{study}.csv", f"{self.results}/figures/{study}.pdf"]
+        if self.project.studies[study].engines:
+            pages.append(f"{self.results}/figures/{study}_gallery.pdf")
+        return pages
+
+    # --- data ---------------------------------------------------------------------------------------
+
+    def data(self, wildcards: Any) -> str:
+        """Settings of a data set, for render, photographs and download."""
+        source = self.config.datasets[wildcards.dataset]["source"]
+        stage = {"miniature": "render"}.get(source, source)
+        return job(self.config.datasets[wildcards.dataset], stage)
+
+    def own_files(self, wildcards: Any) -> list[str]:
+        """The user's annotation files, so that editing one is noticed; the stage names missing ones."""
+        data = self.config.datasets[wildcards.dataset]
+        files = [data[split]["annotations"] for split in ("train", "val") if split in data]
+        return [file for file in files if Path(file).is_file()]
+
+    def dataset(self, wildcards: Any) -> str:
+        """Descriptor of the data set of a job."""
+        return f"{self.results}/data/{wildcards.dataset}/dataset.json"
+
+    # --- synthetic data -------------------------------------------------------------------------------
+
+    def _drawing(self, wildcards: Any, stage: str, **more: Any) -> str:
+        engine = self.project.engines[wildcards.engine].settings
+        settings = {
+            "engine": engine.model_dump(mode="json"),
+            "foundation": self.config.foundation.model_dump(mode="json", include=set(engine.models)),
+            "run_seed": self.config.run_seed,
+        }
+        models = model_hashes(settings, self.project.root)
+        return job(settings, stage, engine_module(engine.method, "engine"), models=models, **more)
+
+    def finetune(self, wildcards: Any) -> str:
+        """Settings of an engine that fits its generator first."""
+        return self._drawing(wildcards, "finetune")
+
+    def plan(self, wildcards: Any) -> str:
+        """Settings of a manifest."""
+        return self._drawing(wildcards, "plan")
+
+    def generate(self, wildcards: Any) -> str:
+        """Settings of a shard; with the number of shards, since it decides which rows a shard holds."""
+        return self._drawing(wildcards, "generate", shards=self.config.shards)
+
+    def filter(self, wildcards: Any) -> str:
+        """Settings of the choice of what is offered for training."""
+        chosen = self.project.engines[wildcards.engine].filter
+        return job({"filter": chosen.model_dump(mode="json")}, "filter")
+
+    def shards(self, wildcards: Any, suffix: str = "json") -> list[str]:
+        """Files of all shards of an engine, drawn by the variant it shares its images with."""
+        images = self.project.engines[wildcards.engine].images
+        folder = f"{self.results}/synthetic/{wildcards.dataset}/{images}/shards"
+        return [f"{folder}/{shard:05d}.{suffix}" for shard in range(self.config.shards)]
+
+    def shard_images(self, wildcards: Any) -> list[str]:
+        """Image stores of the same shards."""
+        return self.shards(wildcards, suffix="zip")
+
+    # --- detectors --------------------------------------------------------------------------------------
+
+    def synthetic_sets(self, wildcards: Any) -> list[str]:
+        """Annotations of the synthetic sets an arm trains on."""
+        arm = self.project.arms[wildcards.dataset, wildcards.detector, wildcards.arm]
+        folder = f"{self.results}/synthetic/{wildcards.dataset}"
+        return [f"{folder}/{engine}/annotations.json" for engine in arm.synthetic]
+
+    def train(self, wildcards: Any) -> str:
+        """Settings of one training."""
+        detector = self.config.detectors[wildcards.detector]
+        return job({"detector": detector, "seed": int(wildcards.seed)}, "train")
+
+    def evaluate(self, wildcards: Any) -> str:
+        """Settings of one evaluation."""
+        return job({"detector": self.config.detectors[wildcards.detector]}, "evaluate")
+
+    # --- tables and figures -------------------------------------------------------------------------------
+
+    def metrics(self, wildcards: Any) -> list[str]:
+        """Metrics of every arm and seed of a study, arms in the order of the table."""
+        recipe = self.project.studies[wildcards.study].recipe
+        folder = f"{self.results}/detectors/{recipe.dataset}/{recipe.detector}"
+        return [
+            f"{folder}/{arm}/seed{seed}/metrics.json" for arm in recipe.arms for seed in self.config.seeds
+        ]
+
+    def table(self, wildcards: Any) -> str:
+        """Settings of a table or figure."""
+        return job(self.project.studies[wildcards.study].table.model_dump(mode="json"), "plot")
+
+    def gallery(self, wildcards: Any) -> str:
+        """Settings of a page of generated images."""
+        return job(self.project.studies[wildcards.study].gallery.model_dump(mode="json"), "plot")
+
+    def gallery_sets(self, wildcards: Any) -> list[str]:
+        """Annotations of all synthetic sets of a study."""
+        study = self.project.studies[wildcards.study]
+        folder = f"{self.results}/synthetic/{study.recipe.dataset}"
+        return [f"{folder}/{engine}/annotations.json" for engine in study.engines]
+
+    # --- what a job needs -----------------------------------------------------------------------------------
+
+    def needs(self, kind: str) -> JobNeeds:
+        """Needs of a kind of job."""
+        return getattr(self.config.needs, kind)
+
+    def memory(self, kind: str) -> Callable:
+        """mem_mb for `resources`: a retry asks for as much again."""
+        base = self.needs(kind).mem_mb
+        return lambda wildcards, attempt: base * attempt
+
+
+def device(wildcards: Any, resources: Any) -> str:
+    """Torch device of a job. Since it reads `resources`, Snakemake does not compare it: results travel."""
+    return "cuda" if resources.gpu else "cpu"
+
+
+def job(settings: dict, stage: str, *modules: str, **more: Any) -> str:
+    """The one parameter of a job.
+
+    Args:
+        settings: what the stage reads.
+        stage: name of the module in gen4det.stages.
+        modules: further modules it loads by name, whose imports the stage's own do not show.
+        more: anything else the result depends on.
+    """
+    code = code_hash(f"gen4det.stages.{stage}", *modules)
+    return json.dumps({"settings": settings, "code": code, **more})
+
+
+def shell_prefix(root: str | Path, *, environments: bool) -> str:
+    """What runs before every shell command.
+
+    - `python` is the interpreter that runs Snakemake, unless `environments` of each rule bring their own;
+      either finds the package in this checkout.
+    - `tee_log` shows a job's output on the screen and keeps it in its log, where each state of a progress bar
+      becomes a line. It outlives SIGTERM and Ctrl-C, and so does the shell: a stage that is told to stop can
+      still save and say so.
+    """
+    package = shlex.quote(str(Path(root, "workflow")))
+    path = "" if environments else f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
+    seconds = 1 if sys.stderr.isatty() else 30
+    return (
+        f"export PYTHONPATH={package} PYTHONUNBUFFERED=1 GEN4DET_PROGRESS_SECONDS={seconds}; "
+        f"{path}trap : TERM INT; "
+        """tee_log() {{ trap '' TERM INT; tee "$1"; sed -i 's/\\r/\\n/g' "$1"; }}; """
+    )
+
+
+def one_of(names: Iterable[str]) -> str:
+    """Regular expression that matches exactly these names; nothing if there are none."""
+    return "|".join(re.escape(name) for name in names) or "(?!)"
+
+
+def model_hashes(settings: Any, root: Path) -> dict[str, str]:
+    """Hashes of the models in these settings that lie on this disk; those of the hub are named by revision.
+
+    Args:
+        settings: plain settings; a model is a mapping of `path` and `revision`.
+    """
+    if not isinstance(settings, dict):
+        return {}
+    if settings.keys() == {"path", "revision"}:
+        digest = folder_hash(root / settings["path"])
+        return {settings["path"]: digest} if digest else {}
+    return {path: digest for value in settings.values() for path, digest in model_hashes(value, root).items()}
+
+
+@functools.cache
+def folder_hash(folder: Path) -> str | None:
+    """Hash (16 hex digits) of the files below a folder; None if there is no such folder.
+
+    Files above `FULLY_HASHED` count with their size and 64 samples of 64 KiB: weights that were trained anew
+    differ everywhere, and the Snakefile must not read gigabytes every time it is parsed.
+    """
+    if not folder.is_dir():
+        return None
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return content_hash([[str(path.relative_to(folder)), _sampled_hash(path)] for path in files])[:16]
+
+
+def _sampled_hash(path: Path) -> str:
+    size = path.stat().st_size
+    with open(path, "rb") as stream:
+        if size <= FULLY_HASHED:
+            return content_hash(stream.read().hex())
+        samples = []
+        for position in range(0, size, size // 64):
+            stream.seek(position)
+            samples.append(stream.read(65536).hex())
+        return content_hash([size, samples])

@@ -1,0 +1,50 @@
+"""Configuration, checked before anything else happens, and what all rules share."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(workflow.basedir, "workflow")))
+
+from gen4det.config import load_project
+from gen4det.errors import InputError
+from gen4det.workflow import Jobs, device, shell_prefix
+
+# A scale file given on the command line replaces the default: merging them key by key would mix two scales.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/config.yaml"
+
+
+try:
+    jobs = Jobs(
+        load_project(
+            config,
+            source=" + ".join(map(str, workflow.configfiles)),
+            root=workflow.basedir,
+        )
+    )
+except InputError as error:
+    sys.exit(str(error))  # one line; an exception would add Snakemake's own three
+
+shell.prefix(
+    shell_prefix(
+        workflow.basedir,
+        environments=bool(workflow.deployment_settings.deployment_method),
+    )
+)
+
+
+pathvars:
+    results=jobs.results,
+    logs=f"{jobs.results}/logs",
+    benchmarks=f"{jobs.results}/benchmarks",
+
+
+wildcard_constraints:
+    dataset=jobs.names("dataset"),
+    detector=jobs.names("detector"),
+    engine=jobs.names("engine"),
+    arm=jobs.names("arm"),
+    study=jobs.names("study"),
+    seed=r"\d+",
+    shard=r"\d{5}",

@@ -1,0 +1,79 @@
+"""Detection data: rendered, the user's own photographs, or downloaded.
+
+Makes <results>/data/<dataset>/dataset.json, the descriptor every later stage receives, and what it points to.
+"""
+
+
+rule render:
+    output:
+        dataset="<results>/data/{dataset}/dataset.json",
+    log:
+        "<logs>/render/{dataset}.log",
+    benchmark:
+        "<benchmarks>/render/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=jobs.datasets_from("miniature"),
+    conda:
+        "../../envs/analyse.yaml"
+    threads: jobs.needs("data").threads
+    resources:
+        mem_mb=jobs.memory("data"),
+        runtime=jobs.needs("data").runtime,
+    params:
+        job=jobs.data,
+    message:
+        "Render the miniature's data set {wildcards.dataset}"
+    shell:
+        "python -m gen4det.stages.render --settings {params.job:q} --output {output.dataset:q}"
+        " 2>&1 | tee_log {log:q}"
+
+
+rule photographs:
+    input:
+        jobs.own_files,
+    output:
+        dataset="<results>/data/{dataset}/dataset.json",
+    log:
+        "<logs>/photographs/{dataset}.log",
+    benchmark:
+        "<benchmarks>/photographs/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=jobs.datasets_from("photographs"),
+    conda:
+        "../../envs/analyse.yaml"
+    threads: jobs.needs("data").threads
+    resources:
+        mem_mb=jobs.memory("data"),
+        runtime=jobs.needs("data").runtime,
+    params:
+        job=jobs.data,
+    message:
+        "Check the photographs and annotations of {wildcards.dataset}"
+    shell:
+        "python -m gen4det.stages.photographs --settings {params.job:q} --output {output.dataset:q}"
+        " 2>&1 | tee_log {log:q}"
+
+
+rule download:
+    output:
+        dataset="<results>/data/{dataset}/dataset.json",
+    log:
+        "<logs>/download/{dataset}.log",
+    benchmark:
+        "<benchmarks>/download/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=jobs.datasets_from("download"),
+    localrule: True
+    conda:
+        "../../envs/analyse.yaml"
+    threads: jobs.needs("data").threads
+    resources:
+        mem_mb=jobs.memory("data"),
+        runtime=jobs.needs("data").runtime,
+    params:
+        job=jobs.data,
+    message:
+        "Download {wildcards.dataset}"
+    shell:
+        "python -m gen4det.stages.download --settings {params.job:q} --output {output.dataset:q}"
+        " 2>&1 | tee_log {log:q}"

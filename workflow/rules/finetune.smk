@@ -1,0 +1,1 @@
+"""Fitting of engines that learn something before they draw; training-free engines have no job here."""

@@ -1,0 +1,1 @@
+"""The miniature's foundation models, trained again; they ship with the repository."""

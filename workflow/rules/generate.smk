@@ -1,0 +1,61 @@
+"""Synthetic images: a manifest says what to draw, shards draw it.
+
+From the dataset's descriptor to <results>/synthetic/<dataset>/<engine>/shards/<shard>.{zip,json}.
+"""
+
+
+rule plan:
+    input:
+        dataset=jobs.dataset,
+    output:
+        manifest="<results>/synthetic/{dataset}/{engine}/manifest.jsonl",
+    log:
+        "<logs>/plan/{dataset}/{engine}.log",
+    benchmark:
+        "<benchmarks>/plan/{dataset}/{engine}.tsv"
+    conda:
+        "../../envs/generate.yaml"
+    threads: jobs.needs("plan").threads
+    resources:
+        mem_mb=jobs.memory("plan"),
+        runtime=jobs.needs("plan").runtime,
+    params:
+        job=jobs.plan,
+    message:
+        "Plan what {wildcards.engine} draws for {wildcards.dataset}"
+    shell:
+        "python -m gen4det.stages.plan --settings {params.job:q} --dataset {input.dataset:q}"
+        " --output {output.manifest:q}"
+        " 2>&1 | tee_log {log:q}"
+
+
+rule generate:
+    input:
+        dataset=jobs.dataset,
+        manifest="<results>/synthetic/{dataset}/{engine}/manifest.jsonl",
+    output:
+        images="<results>/synthetic/{dataset}/{engine}/shards/{shard}.zip",
+        annotations="<results>/synthetic/{dataset}/{engine}/shards/{shard}.json",
+    log:
+        "<logs>/generate/{dataset}/{engine}/{shard}.log",
+    benchmark:
+        "<benchmarks>/generate/{dataset}/{engine}/{shard}.tsv"
+    conda:
+        "../../envs/generate.yaml"
+    threads: jobs.needs("generate").threads
+    resources:
+        mem_mb=jobs.memory("generate"),
+        runtime=jobs.needs("generate").runtime,
+        gpu=jobs.needs("generate").gpu,
+    params:
+        job=jobs.generate,
+        shards=jobs.config.shards,
+        prefix=subpath(output.images, strip_suffix=".zip"),
+        device=device,
+    message:
+        "Draw shard {wildcards.shard} of {wildcards.engine} for {wildcards.dataset}"
+    shell:
+        "python -m gen4det.stages.generate --settings {params.job:q} --dataset {input.dataset:q}"
+        " --manifest {input.manifest:q} --shard $((10#{wildcards.shard})) --shards {params.shards}"
+        " --output {params.prefix:q} --device {params.device} --workers {threads}"
+        " 2>&1 | tee_log {log:q}"

@@ -1,0 +1,80 @@
+"""Tables, figures and pages of generated images, one of each per study."""
+
+
+rule table:
+    input:
+        metrics=jobs.metrics,
+    output:
+        csv="<results>/tables/{study}.csv",
+        markdown="<results>/tables/{study}.md",
+        latex="<results>/tables/{study}.tex",
+    log:
+        "<logs>/table/{study}.log",
+    benchmark:
+        "<benchmarks>/table/{study}.tsv"
+    conda:
+        "../../envs/analyse.yaml"
+    threads: jobs.needs("plot").threads
+    resources:
+        mem_mb=jobs.memory("plot"),
+        runtime=jobs.needs("plot").runtime,
+    params:
+        job=jobs.table,
+    message:
+        "Table {wildcards.study}"
+    shell:
+        "python -m gen4det.stages.plot table --settings {params.job:q} --metrics {input.metrics:q}"
+        " --output {output.csv:q}"
+        " 2>&1 | tee_log {log:q}"
+
+
+rule figure:
+    input:
+        metrics=jobs.metrics,
+    output:
+        pdf="<results>/figures/{study}.pdf",
+        png="<results>/figures/{study}.png",
+    log:
+        "<logs>/figure/{study}.log",
+    benchmark:
+        "<benchmarks>/figure/{study}.tsv"
+    conda:
+        "../../envs/analyse.yaml"
+    threads: jobs.needs("plot").threads
+    resources:
+        mem_mb=jobs.memory("plot"),
+        runtime=jobs.needs("plot").runtime,
+    params:
+        job=jobs.table,
+    message:
+        "Figure {wildcards.study}"
+    shell:
+        "python -m gen4det.stages.plot figure --settings {params.job:q} --metrics {input.metrics:q}"
+        " --output {output.pdf:q}"
+        " 2>&1 | tee_log {log:q}"
+
+
+rule gallery:
+    input:
+        synthetic=jobs.gallery_sets,
+    output:
+        pdf="<results>/figures/{study}_gallery.pdf",
+        png="<results>/figures/{study}_gallery.png",
+    log:
+        "<logs>/gallery/{study}.log",
+    benchmark:
+        "<benchmarks>/gallery/{study}.tsv"
+    conda:
+        "../../envs/analyse.yaml"
+    threads: jobs.needs("plot").threads
+    resources:
+        mem_mb=jobs.memory("plot"),
+        runtime=jobs.needs("plot").runtime,
+    params:
+        job=jobs.gallery,
+    message:
+        "Gallery of generated images of {wildcards.study}"
+    shell:
+        "python -m gen4det.stages.plot gallery --settings {params.job:q} --synthetic {input.synthetic:q}"
+        " --output {output.pdf:q}"
+        " 2>&1 | tee_log {log:q}"

@@ -1,0 +1,33 @@
+"""One detector per arm and seed, trained on the real images and the arm's synthetic sets.
+
+Checkpoints lie in an undeclared folder `work` beside the weights, so that a killed training goes on where it
+stopped: Snakemake deletes what a rule declares before every attempt.
+"""
+
+
+rule train:
+    input:
+        dataset=jobs.dataset,
+        synthetic=jobs.synthetic_sets,
+    output:
+        weights="<results>/detectors/{dataset}/{detector}/{arm}/seed{seed}/weights.safetensors",
+    log:
+        "<logs>/train/{dataset}/{detector}/{arm}/seed{seed}.log",
+    benchmark:
+        "<benchmarks>/train/{dataset}/{detector}/{arm}/seed{seed}.tsv"
+    conda:
+        "../../envs/detect.yaml"
+    threads: jobs.needs("train").threads
+    resources:
+        mem_mb=jobs.memory("train"),
+        runtime=jobs.needs("train").runtime,
+        gpu=jobs.needs("train").gpu,
+    params:
+        job=jobs.train,
+        device=device,
+    message:
+        "Train {wildcards.detector} on {wildcards.dataset}, arm {wildcards.arm}, seed {wildcards.seed}"
+    shell:
+        "python -m gen4det.stages.train --settings {params.job:q} --dataset {input.dataset:q}"
+        " --synthetic {input.synthetic:q} --output {output.weights:q} --device {params.device}"
+        " 2>&1 | tee_log {log:q}"
