@@ -33,15 +33,7 @@ def parse_settings(model: type[S], values: dict, *, source: str | Path) -> S:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        path, known = _locate(model, values, first["loc"])
-        where = ".".join(path) or "(top level)"
-        if first["type"] == "extra_forbidden":
-            raise InputError(f"{source}: {where}: unknown key{suggest(path[-1], known)}") from None
-        if first["type"] == "missing":
-            raise InputError(f"{source}: {where}: required key is missing") from None
-        got = "" if first["type"] == "value_error" else f" (got {_short(first['input'])})"
-        raise InputError(f"{source}: {where}: {first['msg'].removeprefix('Value error, ')}{got}") from None
+        raise InputError(f"{source}: {_explain(model, values, error.errors()[0])}") from None
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -51,6 +43,27 @@ def suggest(name: str, known: Iterable[str]) -> str:
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; known: {', '.join(known)}" if known else ""
+
+
+def _explain(model: type, values: dict, error: Any) -> str:
+    """Key path and what was expected there, from one entry of pydantic's list."""
+    path, known = _locate(model, values, error["loc"])
+    where = ".".join(path) or "(top level)"
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "extra_forbidden":
+            return f"{where}: unknown key{suggest(path[-1], known)}"
+        case "missing":
+            return f"{where}: required key is missing"
+        case "union_tag_not_found":
+            return f"{where}: required key {context['discriminator']} is missing"
+        case "union_tag_invalid":
+            key = context["discriminator"].strip("'")
+            return f"{where}.{key}: expected one of {context['expected_tags']} (got {context['tag']!r})"
+        case "value_error":
+            return f"{where}: {error['msg'].removeprefix('Value error, ')}"
+        case _:
+            return f"{where}: {error['msg']} (got {_short(error['input'])})"
 
 
 def _short(value: object) -> str:
