@@ -45,9 +45,16 @@ def content_hash(value: object) -> str:
 
 
 def file_hash(path: str | Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """SHA-256 (hex) of a file's bytes.
+
+    Raises:
+        InputError: the file is missing or unreadable.
+    """
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
 
 
 # --- code ---------------------------------------------------------------------------------------

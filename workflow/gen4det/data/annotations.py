@@ -110,13 +110,15 @@ def _group(images: int) -> str:
 def to_lvis(data: dict, training: dict | None = None) -> dict:
     """Fill in what LVIS needs and COCO lacks; what is there already stays.
 
-    - `frequency`, `image_count`, `instance_count` of categories: from the training split (LVIS, sec. 3).
+    - `frequency`, `image_count`, `instance_count` of categories: from the training split (LVIS, sec. 3). The
+      groups are all taken from the file or all counted, never mixed.
     - `neg_category_ids` of images: every category that has no object in the image, and
       `not_exhaustive_category_ids`: COCO-style files claim to be annotated exhaustively, with one exception:
       a crowd region says that there are more objects of its category than were outlined. Its category is
       not exhaustive in that image, and the region itself is left out, because LVIS has no crowds.
 
     Args:
+        data: a dictionary that passed `validate_annotations`.
         training: the training split's dictionary, where `data` is another split.
 
     Returns:
@@ -127,19 +129,15 @@ def to_lvis(data: dict, training: dict | None = None) -> dict:
     categories = []
     for category in data["categories"]:
         images, instances = counts.get(category["id"], (0, 0))
-        filled = {
-            "frequency": groups.get(category["id"], "r"),
-            "image_count": images,
-            "instance_count": instances,
-        }
-        categories.append(filled | category)
+        filled = {"image_count": images, "instance_count": instances}
+        categories.append(filled | category | {"frequency": groups.get(category["id"], "r")})
 
     known = [category["id"] for category in data["categories"]]
     present: dict[int, set[int]] = {image["id"]: set() for image in data["images"]}
     crowds: dict[int, set[int]] = {image["id"]: set() for image in data["images"]}
     for annotation in data["annotations"]:
-        groups_of_image = crowds if annotation.get("iscrowd") else present
-        groups_of_image[annotation["image_id"]].add(annotation["category_id"])
+        seen = crowds if annotation.get("iscrowd") else present
+        seen[annotation["image_id"]].add(annotation["category_id"])
     images = []
     for image in data["images"]:
         seen, crowded = present[image["id"]], crowds[image["id"]]
@@ -184,22 +182,18 @@ def merge_annotations(first: dict, second: dict) -> dict:
                 f"file and {category['id']} in the other"
             )
         if known is None:
-            counted = {key: 0 for key in ("image_count", "instance_count") if key in category}
-            categories[category["id"]] = category | counted
+            counts = ("image_count", "instance_count")  # those of `second` are added below
+            categories[category["id"]] = {key: category[key] for key in category if key not in counts}
             names[category["name"]] = category["id"]
 
-    added = category_counts(second)
-    counted_here = None
-    for identifier, (images, instances) in added.items():
-        category = categories[identifier]
-        if "image_count" in category or "instance_count" in category:
-            if not ("image_count" in category and "instance_count" in category):
-                counted_here = counted_here or category_counts(first)
-            base_images = category.get("image_count", counted_here and counted_here[identifier][0])
-            base_instances = category.get("instance_count", counted_here and counted_here[identifier][1])
+    if any("image_count" in category for category in first["categories"]):
+        before, added = category_counts(first), category_counts(second)
+        for identifier, category in categories.items():
+            images, instances = before.get(identifier, (0, 0))
+            more_images, more_instances = added.get(identifier, (0, 0))
             categories[identifier] = category | {
-                "image_count": base_images + images,
-                "instance_count": base_instances + instances,
+                "image_count": category.get("image_count", images) + more_images,
+                "instance_count": category.get("instance_count", instances) + more_instances,
             }
 
     image_shift = _shift(first["images"], second["images"])

@@ -20,6 +20,9 @@ EXIT_INPUT = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
+MENDABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS})
+"""Failures of writing that are no defect of the program: full or read-only disks, quotas, permissions."""
+
 
 def stage_parser(description: str) -> argparse.ArgumentParser:
     """Parser with `--settings`; `args.settings` is a dictionary with the key "settings".
@@ -84,8 +87,8 @@ def _settings_argument(text: str) -> dict:
 def run(main: Callable[[], None]) -> NoReturn:
     """Run a stage and leave the process.
 
-    What the user can mend is one line on stderr and exit status 2: an InputError, a full disk, a used-up
-    quota. SIGTERM raises SystemExit(143) in the main thread, so that files in progress are removed; a stage
+    What the user can mend is one line on stderr and exit status 2: an InputError, a full disk, a missing
+    permission. SIGTERM raises SystemExit(143) in the main thread, so that files in progress are removed; a stage
     that has something to save installs its own handler. Other exceptions are defects and keep their
     traceback.
     """
@@ -99,7 +102,7 @@ def run(main: Callable[[], None]) -> NoReturn:
     except InputError as error:
         _fail(str(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in MENDABLE:
             raise
         _fail(f"{error.filename or 'writing'}: {os.strerror(error.errno)}")
     except KeyboardInterrupt:

@@ -1,0 +1,29 @@
+"""Register a user's own photographs as a data set.
+
+Checks the annotation files and every image, and writes dataset.json, train.json and val.json. The images stay
+where they are.
+"""
+
+from pathlib import Path
+
+from gen4det.data.photographs import register_photographs
+from gen4det.data.settings import PhotographsDataset
+from gen4det.provenance import RunRecord
+from gen4det.stages._cli import run, stage_parser, stage_settings
+
+
+def main() -> None:
+    parser = stage_parser(__doc__)
+    parser.add_argument("--output", type=Path, required=True, metavar="data/NAME/dataset.json")
+    parser.add_argument("--name", help="name of the data set (default: the name of the output's folder)")
+    args = parser.parse_args()
+    settings = stage_settings(args, PhotographsDataset)
+    name = args.name or args.output.resolve().parent.name
+    inputs = (settings.train.annotations, settings.val.annotations)
+    code = ("gen4det.stages.photographs",)
+    with RunRecord(args.output, settings=settings.model_dump(), code=code, inputs=inputs):
+        register_photographs(name, settings, args.output)
+
+
+if __name__ == "__main__":
+    run(main)
