@@ -26,19 +26,23 @@ class Deadline:
         self.terminated = False
         self.out_of_time = False
         self._started = self._last_step = time.monotonic()
-        self._longest_step = 0.0
+        self._steps: list[float] = []
 
     def step(self) -> None:
-        """A step has ended; the next is assumed to take as long as the longest so far."""
+        """A step has ended."""
         now = time.monotonic()
-        self._longest_step = max(self._longest_step, now - self._last_step)
+        self._steps.append(now - self._last_step)
         self._last_step = now
 
     def reached(self) -> bool:
-        """Whether to stop before the next step."""
-        if self.max_seconds is not None:
-            elapsed = time.monotonic() - self._started
-            self.out_of_time |= elapsed + self._longest_step >= self.max_seconds
+        """Whether to stop before the next step, which is assumed to take as long as the longest so far.
+
+        The first step is always allowed, so that every attempt makes progress; its duration, in which models
+        are loaded, counts only until there is another.
+        """
+        if self.max_seconds is not None and self._steps:
+            longest = max(self._steps[1:] or self._steps)
+            self.out_of_time |= time.monotonic() - self._started + longest >= self.max_seconds
         return self.terminated or self.out_of_time
 
     @property

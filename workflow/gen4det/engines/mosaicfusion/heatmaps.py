@@ -34,8 +34,8 @@ def aggregate(
     taken before it.
 
     Args:
-        heat: resolution -> float (h, w), the object token's probability averaged over steps, layers and heads.
-            Keys only tell resolutions apart.
+        heat: resolution -> float (h, w), the object token's probability averaged over steps, layers and
+            heads. Keys only tell resolutions apart.
         size: (height, width) of the region in pixels.
         layers: resolution -> number of layers averaged in its map, for "paper"; None: equally many.
 

@@ -44,8 +44,8 @@ class ComponentSettings(Settings):
     """Which connected components are objects; a region must hold exactly one."""
 
     reference: Literal["region", "official"] = "region"
-    """What limits areas: "region", shares of the region's own area (paper, section 3.3); "official", the pixel
-    counts below for regions of every size."""
+    """What limits areas: "region", shares of the region's own area (paper, section 3.3); "official", the
+    pixel counts below for regions of every size."""
     min_area_fraction: Fraction = 0.05
     max_area_fraction: Fraction = 0.95
     official_min_area: Annotated[int, Field(ge=0)] = 9830

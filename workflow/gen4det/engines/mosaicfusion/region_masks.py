@@ -15,7 +15,7 @@ from gen4det.engines.mosaicfusion.bilateral_solver import refine
 from gen4det.engines.mosaicfusion.heatmaps import HeatMapError, aggregate, binarise
 from gen4det.engines.mosaicfusion.mask_settings import ComponentSettings, MaskSettings
 
-# Reasons of a rejection, beside those of a heat map without contrast (`heatmaps.NOT_FINITE`, `heatmaps.FLAT`).
+# Reasons of a rejection, beside `heatmaps.NOT_FINITE` and `heatmaps.FLAT` of a heat map without contrast.
 NONE = "no component"
 MULTIPLE = "multiple components"
 TOO_SMALL = "component too small"

@@ -1,0 +1,101 @@
+"""Finished shards, and the synthetic set that is made of them.
+
+A shard is `<k>.zip`, all images that were drawn, and `<k>.json`, a COCO dictionary of their labels with two
+more keys: "rejected", what was drawn and not labelled, and "info", which run and which archive it belongs to.
+A synthetic set is one annotation file over the shards of a run; its "info" says where the shards lie.
+"""
+
+import json
+import os
+import zipfile
+from pathlib import Path
+
+from gen4det.data.annotations import load_annotations
+from gen4det.data.images import ImageStore
+from gen4det.errors import InputError
+from gen4det.provenance import content_hash
+
+
+def archive_digest(path: str | Path) -> str:
+    """Hash of names, sizes and checksums of a zip's members, read from its directory alone.
+
+    Raises:
+        InputError: missing, or cut short: the directory stands at the end of the file.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [[member.filename, member.file_size, member.CRC] for member in archive.infolist()]
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; the shard's images are missing") from error
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise InputError(f"{path}: cut short, or not a zip: {error}") from error
+    return content_hash(members)
+
+
+def load_shard(path: str | Path) -> dict:
+    """Labels of a finished shard, after a check that they belong to the zip beside them.
+
+    Raises:
+        InputError: a file is missing or cut short, or JSON and zip are not of one piece.
+    """
+    path = Path(path)
+    data = load_annotations(path)
+    info = data.get("info")
+    if not isinstance(info, dict) or not {"shard", "shards", "run", "archive", "digest"} <= set(info):
+        raise InputError(f"{path}: not the labels of a shard: no info of run and archive")
+    if not isinstance(data.get("rejected"), list):
+        raise InputError(f"{path}: no list of rejected labels")
+    archive = path.with_name(info["archive"])
+    if archive_digest(archive) != info["digest"]:
+        raise InputError(
+            f"{archive}: does not hold the images that {path.name} describes; draw the shard again"
+        )
+    return data
+
+
+def load_run(paths: list[str | Path]) -> list[dict]:
+    """All shards of one run, ordered.
+
+    Raises:
+        InputError: a shard is unusable, missing, given twice, or of another run.
+    """
+    loaded = [(Path(path), load_shard(path)) for path in paths]
+    loaded.sort(key=lambda item: item[1]["info"]["shard"])
+    first_path, first = loaded[0]
+    for path, data in loaded:
+        for key in ("run", "shards"):
+            if data["info"][key] != first["info"][key]:
+                raise InputError(f"{path}: not of the same run as {first_path}: another {key}")
+        if path.parent != first_path.parent:
+            raise InputError(f"{path}: shards of one run lie in one folder, like {first_path}")
+    numbers = [data["info"]["shard"] for _, data in loaded]
+    expected = first["info"]["shards"]
+    if numbers != list(range(expected)):
+        missing = sorted(set(range(expected)) - set(numbers))
+        what = f"shard {missing[0]} of {expected} is missing" if missing else "a shard is given twice"
+        raise InputError(f"{first_path.parent}: {what}")
+    return [data for _, data in loaded]
+
+
+def relative_images(annotations: str | Path, folder: str | Path) -> str:
+    """Path of the folder of shards relative to that of the annotation file, for "info" of a synthetic set."""
+    return Path(os.path.relpath(Path(folder).resolve(), Path(annotations).resolve().parent)).as_posix()
+
+
+def load_synthetic(path: str | Path) -> tuple[dict, ImageStore]:
+    """Annotations and images of a synthetic set.
+
+    Raises:
+        InputError: not a synthetic set, or its shards are gone.
+    """
+    path = Path(path)
+    data = load_annotations(path)
+    folder = (data.get("info") or {}).get("images")
+    if not isinstance(folder, str):
+        raise InputError(f"{path}: not a synthetic set: info does not say where its images lie")
+    return data, ImageStore(path.parent / folder)
+
+
+def dumps(value: object) -> bytes:
+    """JSON with sorted keys and no blanks, as all files of labels are written."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

@@ -1,0 +1,190 @@
+"""A shard in the making: one file per finished batch, so that a killed job loses no finished batch.
+
+Files of the shard <prefix>:
+
+    <prefix>.work/fingerprint.json   what the batches were drawn with
+    <prefix>.work/00000012.zip       images and labels of batch 12
+    <prefix>.zip, <prefix>.json      the finished shard; the JSON appears last and completes it
+"""
+
+import contextlib
+import fcntl
+import json
+import logging
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from gen4det.data.annotations import write_annotations
+from gen4det.data.images import ShardWriter, encode_image
+from gen4det.data.masks import area_of_rle
+from gen4det.data.shards import archive_digest, dumps
+from gen4det.engines.base import Generated
+from gen4det.errors import InputError
+from gen4det.provenance import content_hash, write_json
+
+FIRST_IMAGE_ID = 1_000_000
+"""Beyond the ids of COCO's and LVIS's photographs."""
+LABELS_PER_IMAGE = 1000
+"""Annotation ids are image id * this + position in the image, so that they depend on nothing else."""
+IMAGE_DROPPED = "another object of the image was rejected"
+"""Reason of labels that are fine themselves, in an image the engine drops."""
+_LABELS = "labels.json"
+_ENCODING = {"png": "png", "jpg": "jpeg"}
+
+log = logging.getLogger(__name__)
+
+
+class ShardInProgress:
+    """Work folder of one shard.
+
+    As a context manager it holds a lock on the folder, so that two jobs never draw the same shard.
+
+    Args:
+        prefix: path of the shard without ".zip" and ".json".
+        run: everything that batches of the same run have in common, JSON-serialisable.
+        shard, shards: this shard's number, from 0, and how many there are.
+        image_format: "png" or "jpg".
+
+    Raises:
+        InputError: the folder was begun by another run, or another process is at work in it.
+    """
+
+    def __init__(self, prefix: str | Path, run: dict, shard: int, shards: int, image_format: str = "png"):
+        self.prefix = Path(prefix)
+        self.folder = Path(f"{prefix}.work")
+        self.archive = Path(f"{prefix}.zip")
+        self.labels = Path(f"{prefix}.json")
+        self.run, self.shard, self.shards = run, shard, shards
+        self.image_format = image_format
+
+    def __enter__(self) -> "ShardInProgress":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            lock = stack.enter_context(open(self.folder / "lock", "w"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"{self.folder}: another process is drawing this shard") from None
+            self._check_fingerprint()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind, value, traceback) -> None:
+        self._stack.close()
+
+    def _check_fingerprint(self) -> None:
+        path = self.folder / "fingerprint.json"
+        wanted = {**self.run, "shard": self.shard, "shards": self.shards}
+        if not path.exists():
+            write_json(path, wanted, indent=1)
+            return
+        found = json.loads(path.read_bytes())
+        different = sorted(key for key in found | wanted if found.get(key) != wanted.get(key))
+        if different:
+            raise InputError(
+                f"{self.folder}: begun with other {', '.join(different)}; delete it to draw the shard anew"
+            )
+
+    # --- batches ------------------------------------------------------------------------------------
+
+    def finished(self) -> set[int]:
+        """Numbers of the batches that need not be drawn again. Damaged files are removed."""
+        numbers = set()
+        for path in sorted(self.folder.glob("*.zip")):
+            try:
+                _read_labels(path)
+            except (zipfile.BadZipFile, OSError, KeyError, ValueError) as error:
+                log.warning("%s: damaged, will be drawn again: %s", path, error)
+                path.unlink()
+            else:
+                numbers.add(int(path.stem))
+        return numbers
+
+    def save(self, batch: int, generated: list[Generated], **facts: float) -> dict:
+        """Write one finished batch.
+
+        Args:
+            facts: numbers for the run record (seconds, U-Net calls); added up over batches.
+
+        Returns:
+            Its labels: {"images", "annotations", "rejected", "facts"}.
+        """
+        labels = {"images": [], "annotations": [], "rejected": [], "facts": facts}
+        with ShardWriter(self._batch_path(batch)) as writer:
+            for item in generated:
+                name = f"{item.row['index']:012d}.{self.image_format}"
+                writer.add(name, encode_image(item.image, _ENCODING[self.image_format]))
+                image, annotations, rejected = _records(item, f"{self.archive.name}/{name}")
+                labels["images"].append(image)
+                labels["annotations"] += annotations
+                labels["rejected"] += rejected
+            writer.add(_LABELS, dumps(labels))
+        return labels
+
+    def _batch_path(self, batch: int) -> Path:
+        return self.folder / f"{batch:08d}.zip"
+
+    def labels_of(self, batches: list[int]) -> Iterator[dict]:
+        """Labels of finished batches."""
+        return (_read_labels(self._batch_path(batch)) for batch in batches)
+
+    # --- the finished shard -------------------------------------------------------------------------
+
+    def assemble(self, batches: list[int], categories: list[dict]) -> None:
+        """Write the shard from its batches, in the order given, and remove the work folder."""
+        labels = {"images": [], "annotations": [], "rejected": []}
+        with ShardWriter(self.archive) as writer:
+            for batch in batches:
+                with zipfile.ZipFile(self._batch_path(batch)) as source:
+                    for name in source.namelist():
+                        if name != _LABELS:
+                            writer.add(name, source.read(name))
+                for key, records in _read_labels(self._batch_path(batch)).items():
+                    if key in labels:
+                        labels[key] += records
+        info = {
+            "description": "generated images",
+            "shard": self.shard,
+            "shards": self.shards,
+            "run": content_hash(self.run),
+            "archive": self.archive.name,
+            "digest": archive_digest(self.archive),
+        }
+        write_annotations(self.labels, {"info": info, "categories": categories, **labels})
+        shutil.rmtree(self.folder)
+
+
+def _read_labels(path: Path) -> dict:
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read(_LABELS))
+
+
+def _records(item: Generated, file_name: str) -> tuple[dict, list[dict], list[dict]]:
+    """COCO records of one generated image: image, annotations, rejected labels."""
+    image_id = FIRST_IMAGE_ID + item.row["index"]
+    height, width = item.image.shape[:2]
+    image = {"id": image_id, "file_name": file_name, "height": height, "width": width}
+    if len(item.instances) > LABELS_PER_IMAGE:
+        raise ValueError(f"image {item.row['index']}: more than {LABELS_PER_IMAGE} labels")
+    annotations = []
+    for position, instance in enumerate(item.instances):
+        box = [float(value) for value in instance.bbox]
+        record = {
+            "id": image_id * LABELS_PER_IMAGE + position,
+            "image_id": image_id,
+            "category_id": int(instance.category_id),
+            "bbox": box,
+            "area": float(box[2] * box[3] if instance.rle is None else area_of_rle(instance.rle)),
+        }
+        if instance.rle is not None:
+            record["segmentation"] = instance.rle
+        if instance.score is not None:
+            record["score"] = float(instance.score)
+        annotations.append(record)
+    rejected = [{"image_id": image_id, **record} for record in item.rejected]
+    if not item.keep:
+        rejected += [{**record, "reason": IMAGE_DROPPED} for record in annotations]
+        annotations = []
+    return image, annotations, rejected

@@ -1,0 +1,167 @@
+"""Draw one shard of a manifest.
+
+Writes <output>.zip (images), <output>.json (labels) and <output>.record.json. Finished batches are kept in
+<output>.work until the shard is complete: run the same command again after an interruption. Exit status 143
+after SIGTERM and 75 when --max-seconds is used up; in both cases all finished batches are saved.
+"""
+
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from gen4det.data.datasets import Dataset, load_dataset
+from gen4det.data.manifests import batches_of_shard, read_manifest
+from gen4det.data.progress import progress
+from gen4det.engines.base import Engine, load_engine
+from gen4det.engines.shards import ShardInProgress
+from gen4det.errors import InputError
+from gen4det.provenance import RunRecord, code_hash, content_hash, file_hash
+from gen4det.stages._cli import run, stage_parser
+from gen4det.stages._deadline import Deadline
+from gen4det.stages._drawing import drawing_settings, torch_device
+
+log = logging.getLogger("gen4det.generate")
+
+
+def main() -> None:
+    """Entry point."""
+    parser = stage_parser(__doc__)
+    parser.add_argument("--dataset", required=True, metavar="FILE", help="dataset.json")
+    parser.add_argument("--manifest", required=True, metavar="FILE", help="manifest.jsonl of `plan`")
+    parser.add_argument("--shard", type=int, default=0, metavar="K", help="number of the shard, from 0")
+    parser.add_argument("--shards", type=int, default=1, metavar="N", help="how many shards there are")
+    parser.add_argument("--output", required=True, metavar="PREFIX", help="shard without .zip and .json")
+    parser.add_argument("--model", metavar="FOLDER", help="what `finetune` wrote, for engines that learn")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes for CPU work beside")
+    parser.add_argument("--max-seconds", type=float, metavar="S", help="save and stop before this time is up")
+    args = parser.parse_args()
+    if not 0 <= args.shard < args.shards:
+        raise InputError(f"--shard {args.shard}: expected a number from 0 to {args.shards - 1}")
+
+    drawing = drawing_settings(args)
+    dataset = load_dataset(args.dataset)
+    categories = dataset.train.load()["categories"]
+    batches = dict(batches_of_shard(read_manifest(args.manifest), args.shard, args.shards))
+    device = torch_device(args.device)
+    code = ("gen4det.stages.generate", drawing.module)
+    fingerprint = {
+        **args.settings,  # the workflow adds hashes of model files
+        "settings": drawing.resolved(),
+        "code": code_hash(*code),
+        "manifest": file_hash(args.manifest),
+        "dataset": dataset.train.hash,
+        "model": None if args.model is None else _model_hash(Path(args.model)),
+        "device": device,
+    }
+    record = RunRecord(
+        args.output,
+        settings=drawing.resolved(),
+        code=code,
+        seeds={"run_seed": drawing.run_seed},
+        inputs=(args.dataset, args.manifest),
+    )
+    work = ShardInProgress(args.output, fingerprint, args.shard, args.shards, drawing.engine.image_format)
+    with Deadline(args.max_seconds) as deadline, work, record:
+        missing = {number: rows for number, rows in batches.items() if number not in work.finished()}
+        if missing:
+            engine = load_engine(
+                drawing.engine,
+                drawing.foundation,
+                drawing.run_seed,
+                device=device,
+                workers=args.workers,
+                model=args.model,
+            )
+            draw(engine, dataset, batches, missing, work, deadline)
+        if left := len(set(batches) - work.finished()):
+            log.warning("stopped with %d of %d batches to go; run the same command again", left, len(batches))
+            sys.exit(deadline.exit_status)
+        record.add(shard=args.shard, shards=args.shards, device=device, **counts(work, list(batches)))
+        work.assemble(list(batches), categories)
+
+
+def draw(
+    engine: Engine,
+    dataset: Dataset,
+    batches: dict[int, list[dict]],
+    missing: dict[int, list[dict]],
+    work: ShardInProgress,
+    deadline: Deadline,
+) -> None:
+    """Draw the missing batches, each saved as soon as it is finished, until the deadline is reached.
+
+    Args:
+        batches, missing: batch number -> rows; all of the shard, and those still to be drawn.
+    """
+    total = sum(map(len, batches.values()))
+    done = total - sum(map(len, missing.values()))
+    kept = dropped = 0
+
+    def pending() -> Iterator[list[dict]]:
+        for rows in missing.values():
+            if deadline.reached():  # what the engine has read ahead is still finished and saved
+                return
+            yield rows
+
+    with progress(None, "drawing", "image", total=total) as bar:
+        bar.initial = bar.n = done
+        bar.refresh()
+        started, calls = time.monotonic(), _unet_calls(engine)
+        drawn = engine.synthesize(dataset, pending())
+        for generated, (number, rows) in zip(drawn, missing.items(), strict=False):
+            if [item.row["index"] for item in generated] != [row["index"] for row in rows]:
+                raise RuntimeError(f"{type(engine).__module__}: batch {number} came back with other rows")
+            labels = work.save(
+                number,
+                generated,
+                seconds=time.monotonic() - started,
+                unet_calls=_unet_calls(engine) - calls,
+            )
+            started, calls = time.monotonic(), _unet_calls(engine)
+            deadline.step()
+            labelled = {annotation["image_id"] for annotation in labels["annotations"]}
+            kept += len(labelled)
+            dropped += len(rows) - len(labelled)
+            bar.set_postfix(kept=kept, dropped=dropped, refresh=False)
+            bar.update(len(rows))
+
+
+def counts(work: ShardInProgress, batches: list[int]) -> dict:
+    """Figures of the run record: images and labels, kept and rejected by reason, time, U-Net calls."""
+    images = kept = labels = 0
+    reasons: Counter[str] = Counter()
+    facts: Counter[str] = Counter()
+    for batch in work.labels_of(batches):
+        images += len(batch["images"])
+        kept += len({annotation["image_id"] for annotation in batch["annotations"]})
+        labels += len(batch["annotations"])
+        reasons.update(label["reason"] for label in batch["rejected"])
+        facts.update(batch["facts"])
+    return {
+        "images": images,
+        "images_with_labels": kept,
+        "labels": labels,
+        "labels_rejected": dict(sorted(reasons.items())),
+        "drawing_seconds": round(facts["seconds"], 3),  # of all attempts; wall_seconds is of the last one
+        "unet_calls": facts["unet_calls"],
+    }
+
+
+def _unet_calls(engine: Engine) -> int:
+    """U-Net evaluations so far, of engines that count them."""
+    return getattr(engine, "unet_calls", 0)
+
+
+def _model_hash(path: Path) -> str:
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    if not files:
+        raise InputError(f"--model {path}: no such file or folder, or empty")
+    return content_hash([[str(file.relative_to(path)), file_hash(file)] for file in files])
+
+
+if __name__ == "__main__":
+    run(main)
