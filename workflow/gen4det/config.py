@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, Field
 
+from gen4det.data.settings import DatasetSettings
 from gen4det.diffusion.settings import FoundationSettings
 from gen4det.engines.base import engine_settings
 from gen4det.engines.settings import EngineSettings
@@ -90,7 +91,7 @@ class Config(Settings):
     """Jobs that the generation of one synthetic set is cut into. Changes how many draw, not what is drawn."""
     foundation: FoundationSettings
     """Pretrained models the engines start from."""
-    datasets: dict[Name, dict[str, Any]]
+    datasets: dict[Name, DatasetSettings]
     """Detection data; stages see them by the name given here."""
     detectors: dict[Name, dict[str, Any]]
     """Detectors and how they are trained at this scale."""

@@ -48,7 +48,7 @@ class Jobs:
 
     def datasets_from(self, source: str) -> str:
         """Regular expression of the data sets that come from a source."""
-        return one_of(name for name, data in self.config.datasets.items() if data["source"] == source)
+        return one_of(name for name, data in self.config.datasets.items() if data.source == source)
 
     def targets(self) -> list[str]:
         """What a run without arguments makes: tables and figures of the configured studies."""
@@ -65,14 +65,13 @@ class Jobs:
 
     def data(self, wildcards: Any) -> str:
         """Settings of a data set, for render, photographs and download."""
-        source = self.config.datasets[wildcards.dataset]["source"]
-        stage = {"miniature": "render"}.get(source, source)
-        return job(self.config.datasets[wildcards.dataset], stage)
+        data = self.config.datasets[wildcards.dataset]
+        return job(data.model_dump(mode="json"), {"miniature": "render"}.get(data.source, data.source))
 
     def own_files(self, wildcards: Any) -> list[str]:
         """The user's annotation files, so that editing one is noticed; the stage names missing ones."""
         data = self.config.datasets[wildcards.dataset]
-        files = [data[split]["annotations"] for split in ("train", "val") if split in data]
+        files = (data.train.annotations, data.val.annotations)
         return [file for file in files if Path(file).is_file()]
 
     def dataset(self, wildcards: Any) -> str:
