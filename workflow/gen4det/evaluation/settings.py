@@ -1,0 +1,34 @@
+"""Settings of the measurements. Pydantic only: the Snakefile reads this module."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from gen4det.settings import Settings
+
+Kind = Literal["box", "mask"]
+
+METRICS = (
+    "AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf",
+    "APbase", "APnovel", "AP50base", "AP50novel",
+)  # fmt: skip
+"""Names of the values of one kind (box or mask) in metrics.json; "mask_APr" addresses one of them."""
+
+
+class EvaluationSettings(Settings):
+    """How detections are measured."""
+
+    kinds: tuple[Kind, ...] = ("box", "mask")
+    """Which regions are compared with the ground truth; ("box",) for detectors without masks."""
+    max_per_image: int | None = Field(default=None, ge=1)
+    """Detections the detector may return per image; null: 300 for LVIS, 100 for COCO, as their papers do."""
+    area_limits: tuple[float, float] = (32.0**2, 96.0**2)
+    """Areas in square pixels that divide small from medium and medium from large objects (COCO's and LVIS's
+    32^2 and 96^2). In images of 128 px few objects are large; the limits stay standard unless set."""
+
+    @field_validator("area_limits")
+    @classmethod
+    def _increasing(cls, limits: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < limits[0] < limits[1]:
+            raise ValueError("two increasing positive areas are needed")
+        return limits
