@@ -1,0 +1,102 @@
+"""Merge the shards of a run into one synthetic set, without the labels that a filter refuses.
+
+Writes <output> (annotations of the kept images), the rejected labels with reasons, filter.csv beside <output>
+(kept fractions per frequency group and category) and <output>.record.json.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+from gen4det.data.annotations import validate_annotations, write_annotations
+from gen4det.data.datasets import load_dataset
+from gen4det.data.shards import load_run, relative_images
+from gen4det.errors import InputError
+from gen4det.filters.selection import (
+    kept_fractions,
+    rejected_labels,
+    select,
+    synthetic_set,
+    to_csv,
+)
+from gen4det.filters.settings import FilterSettings
+from gen4det.provenance import RunRecord, atomic_write
+from gen4det.settings import Settings
+from gen4det.stages._cli import run, stage_parser, stage_settings
+
+log = logging.getLogger("gen4det.filter")
+
+
+class FilterStageSettings(Settings):
+    """Settings of this stage."""
+
+    filter: FilterSettings = FilterSettings()
+
+
+def main() -> None:
+    """Entry point."""
+    parser = stage_parser(__doc__)
+    parser.add_argument("--dataset", required=True, metavar="FILE", help="dataset.json")
+    parser.add_argument("--shards", required=True, nargs="+", metavar="FILE", help="all <k>.json of the run")
+    parser.add_argument("--output", required=True, metavar="FILE", help="annotations.json")
+    parser.add_argument("--rejected", required=True, metavar="FILE", help="rejected.json")
+    args = parser.parse_args()
+    settings = stage_settings(args, FilterStageSettings)
+    with RunRecord(
+        args.output,
+        settings=settings.model_dump(mode="json"),
+        code=("gen4det.stages.filter",),
+        inputs=(args.dataset, *args.shards),
+    ) as record:
+        record.add(**choose(args, settings.filter))
+
+
+def choose(args: argparse.Namespace, settings: FilterSettings) -> dict:
+    """Write the outputs, annotations last.
+
+    Returns:
+        Figures for the run record.
+
+    Raises:
+        InputError: unusable shards, or nothing was kept.
+    """
+    dataset = load_dataset(args.dataset)
+    training = dataset.train.load()
+    selection = select(load_run(args.shards), training, settings)
+    shard_folder = Path(args.shards[0]).parent
+
+    rows = kept_fractions(selection, training)
+    with atomic_write(Path(args.output).with_name("filter.csv")) as temporary:
+        temporary.write_text(to_csv(rows))
+    rejected = rejected_labels(selection, relative_images(args.rejected, shard_folder))
+    write_annotations(args.rejected, rejected)
+
+    reasons = ", ".join(f"{count} x {reason}" for reason, count in sorted(rejected["reasons"].items()))
+    if not selection.kept:
+        raise InputError(f"{args.output}: all {len(selection.rejected)} labels were rejected: {reasons}")
+    data = synthetic_set(
+        selection,
+        training,
+        dataset.format,
+        settings.segmentation,
+        relative_images(args.output, shard_folder),
+    )
+    validate_annotations(data, source=args.output)
+    write_annotations(args.output, data)
+
+    generated = len(selection.kept) + len(selection.rejected)
+    log.info("kept %d of %d labels, %d images", len(selection.kept), generated, len(data["images"]))
+    if reasons:
+        log.info("rejected: %s", reasons)
+    return {
+        "images_generated": len(selection.images),
+        "images_kept": len(data["images"]),
+        "labels_generated": generated,
+        "labels_kept": len(selection.kept),
+        "labels_rejected": rejected["reasons"],
+        "kept_fraction": {row["name"]: row["kept_fraction"] for row in rows if row["level"] != "category"},
+    }
+
+
+if __name__ == "__main__":
+    run(main)
