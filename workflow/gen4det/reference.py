@@ -114,8 +114,8 @@ def _keys(
 ) -> list[str]:
     """Lines for the keys of `model`: docstring, then the key with its value in `values`, else its default.
 
-    Lines that are `off` are comments: keys behind "# ", their docstrings behind "## ". Docstrings of models in
-    `seen` are left out; it grows on the way.
+    Lines that are `off` are comments: keys behind "# ", their docstrings behind "## ". Models in
+    `seen` appear without docstrings; it grows on the way.
     """
     seen = set() if seen is None else seen
     is_new = model not in seen

@@ -1,0 +1,76 @@
+# Gen4Det: `make demo` needs python3 (3.11 or later), make and nothing else. `make help` lists the targets.
+
+PYTHON ?= python3
+# More arguments for pip, e.g. PIP_ARGS="--extra-index-url URL" for an index with CPU builds of torch.
+PIP_ARGS ?=
+# More arguments for pytest and Snakemake, e.g. PYTEST_ARGS="-k config" or SNAKEMAKE_ARGS="--cores 1".
+PYTEST_ARGS ?=
+SNAKEMAKE_ARGS ?=
+
+BIN := .venv/bin
+SNAKEMAKE := $(BIN)/snakemake --profile local
+RESULTS := results/miniature
+STUDY := lvis_rare
+TABLE := $(RESULTS)/tables/$(STUDY)
+FIGURES := $(RESULTS)/figures/$(STUDY)
+PAGES := $(TABLE).csv $(FIGURES).pdf $(FIGURES)_gallery.pdf
+# The stamp carries the hash of pyproject.toml: installing is repeated when the pins change, and only then.
+HASH := $(shell $(PYTHON) -c 'import hashlib; print(hashlib.sha256(open("pyproject.toml", "rb").read()).hexdigest()[:12])')
+INSTALLED := .venv/installed-$(HASH)
+# OpenCV comes twice, because two dependencies ask for two builds of it. Both unpack into one folder; the one
+# without windows must be the last, since the other cannot be imported where there is no libGL.
+OPENCV := $(shell grep -o 'opencv-python-headless==[0-9.]*' pyproject.toml)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo seeds test lint format schema unlock clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED)  ## create .venv with the pinned packages (repeated only when pyproject.toml changes)
+
+$(INSTALLED):
+	@$(PYTHON) -c 'import sys; sys.exit("$(PYTHON) is %d.%d; 3.11 or later is needed: make PYTHON=..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || { echo "setup: creating .venv"; $(PYTHON) -m venv .venv; } \
+		|| { echo "setup: no virtual environment could be made; on Debian and Ubuntu, install python3-venv"; rm -rf .venv; exit 1; }
+	@echo "setup: installing the packages that pyproject.toml pins (a few minutes the first time)"
+	$(BIN)/python -m pip install --progress-bar off $(PIP_ARGS) --editable '.[dev]'
+	$(BIN)/python -m pip install --progress-bar off --quiet $(PIP_ARGS) --force-reinstall --no-deps $(OPENCV)
+	@$(BIN)/python -c 'import cv2, diffusers, mmcv, mmdet, mmengine, torch; print("setup: ready, torch", torch.__version__)'
+	@rm -f .venv/installed-*; touch $@
+
+demo: setup  ## real against generated training data in the miniature: table and figures from nothing
+	$(SNAKEMAKE) $(SNAKEMAKE_ARGS) $(PAGES)
+	@echo; cat $(TABLE).md; echo
+	@echo "table:    $(TABLE).csv (.md, .tex)"
+	@echo "figure:   $(FIGURES).pdf (.png)"
+	@echo "gallery:  $(FIGURES)_gallery.pdf (.png), generated images, kept and rejected"
+
+seeds: setup  ## the same with three training seeds: mean and spread
+	$(SNAKEMAKE) $(SNAKEMAKE_ARGS) --config 'seeds=[0,1,2]' -- $(PAGES)
+	@echo; cat $(TABLE).md
+
+test: setup  ## all tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: setup  ## what CI asks of the text: ruff, snakefmt, snakemake --lint, generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakemake --lint
+	$(BIN)/python -m gen4det.reference --check
+
+format: setup  ## rewrite Python and Snakemake files in the common format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow/rules
+
+schema: setup  ## write config/schema/ and config/reference.yaml from the typed settings
+	$(BIN)/python -m gen4det.reference
+
+unlock: setup  ## after a crash or power cut: remove the lock that a run left behind
+	$(SNAKEMAKE) --unlock
+
+clean:  ## remove what the miniature made, and caches; never results of the full scale
+	rm -rf $(RESULTS) .pytest_cache .ruff_cache .hypothesis
+	find workflow tests -name __pycache__ -type d -prune -exec rm -rf {} +
