@@ -1,4 +1,4 @@
-"""A user's own photographs become a data set: everything is checked, nothing is copied but the annotations."""
+"""A user's own photographs become a data set: all is checked, only the annotations are copied."""
 
 import hashlib
 import logging
@@ -160,10 +160,10 @@ def _warn_of_other_groups(train: dict, source: str) -> None:
 
 def summary(train: dict, val: dict) -> str:
     """One line: images and instances of both splits, categories by group."""
-    counts = [
-        f"{len(data['images'])} images with {sum(count for _, count in category_counts(data).values())} objects"
-        for data in (train, val)
-    ]
+    counts = []
+    for data in (train, val):
+        objects = sum(instances for _, instances in category_counts(data).values())
+        counts.append(f"{len(data['images'])} images with {objects} objects")
     groups = list(frequency_groups(train).values())
     by_group = ", ".join(
         f"{groups.count(group)} {word}" for group, word in (("r", "rare"), ("c", "common"), ("f", "frequent"))

@@ -164,6 +164,25 @@ def geometry_problems(data: dict) -> list[tuple[int, str]]:
     return sorted(problems.items())
 
 
+def drop_unusable(data: dict, source: str | Path) -> tuple[dict, list[str]]:
+    """Leave out the annotations with a geometry problem: for public files, whose flaws are known.
+
+    Returns:
+        The dictionary without them, and one text per annotation left out.
+
+    Raises:
+        InputError: ids, names or references are broken.
+    """
+    check_records(data, source)
+    problems = geometry_problems(data)
+    if not problems:
+        return data, []
+    dropped = {index for index, _ in problems}
+    kept = [annotation for index, annotation in enumerate(data["annotations"]) if index not in dropped]
+    texts = [f"{data['annotations'][index]['id']} ({reason})" for index, reason in problems]
+    return data | {"annotations": kept}, texts
+
+
 def _box_problems(annotations: list[dict], sizes: np.ndarray) -> dict[int, str]:
     problems = {}
     boxes = np.full((len(annotations), 4), np.nan)

@@ -88,8 +88,8 @@ def run(main: Callable[[], None]) -> NoReturn:
     """Run a stage and leave the process.
 
     What the user can mend is one line on stderr and exit status 2: an InputError, a full disk, a missing
-    permission. SIGTERM raises SystemExit(143) in the main thread, so that files in progress are removed; a stage
-    that has something to save installs its own handler. Other exceptions are defects and keep their
+    permission. SIGTERM raises SystemExit(143) in the main thread, so that files in progress are removed; a
+    stage that has something to save installs its own handler. Other exceptions are defects and keep their
     traceback.
     """
     logging.basicConfig(
