@@ -42,7 +42,7 @@ def load_text_to_image(source: ModelSource | None, device: str = "cpu") -> Stabl
         lambda: StableDiffusionPipeline.from_pretrained(
             location["pretrained_model_name_or_path"],
             revision=location["revision"],
-            torch_dtype=torch.float32,
+            dtype=torch.float32,
             use_safetensors=True,
             safety_checker=None,
             requires_safety_checker=False,

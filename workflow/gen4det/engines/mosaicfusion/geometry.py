@@ -94,6 +94,4 @@ def check_sizes(settings: Settings, cell: int) -> None:
     ):
         value = getattr(settings, name)
         if value % unit:
-            raise InputError(
-                f"mosaicfusion: {name} {value} px: must be a multiple of {unit} px for this model"
-            )
+            raise InputError(f"mosaicfusion: {name}: {value} px is not a multiple of this model's {unit} px")

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from gen4det.diffusion.text import context_length
 from gen4det.engines.mosaicfusion.settings import Settings
 from gen4det.errors import InputError
 
 log = logging.getLogger(__name__)
-
-CLIP_CONTEXT = 77
-"""Tokens that CLIP's text encoder sees, the two that mark start and end included."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ def category_prompt(category: dict, settings: Settings, tokenizer: PreTrainedTok
         InputError: truncation cuts into the name.
     """
     named = named_text(category, settings)
-    context = min(tokenizer.model_max_length, CLIP_CONTEXT)
+    context = context_length(tokenizer)
     ids = tokenizer(named.text).input_ids
     if settings.token == "official":
         tokens = official_token(tokenizer, category, ids)

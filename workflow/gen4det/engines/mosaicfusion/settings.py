@@ -85,6 +85,8 @@ class Settings(EngineSettings):
             raise ValueError("prompt: must contain {name} once, and no other braces")
         if self.attention_steps[0] >= self.attention_steps[1]:
             raise ValueError("attention_steps: the first number must be smaller than the second")
+        if self.random_stream == "official" and self.canvases_per_geometry > 1:
+            raise ValueError("canvases_per_geometry: the official random stream draws every geometry anew")
         for axis in ("height", "width"):
             smallest = int(2 * self.centre_sigma * getattr(self, f"region_{axis}"))
             if getattr(self, f"overlap_{axis}") // 2 > smallest:
