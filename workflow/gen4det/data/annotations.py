@@ -133,19 +133,16 @@ def to_lvis(data: dict, training: dict | None = None) -> dict:
         categories.append(filled | category | {"frequency": groups.get(category["id"], "r")})
 
     known = [category["id"] for category in data["categories"]]
-    present: dict[int, set[int]] = {image["id"]: set() for image in data["images"]}
-    crowds: dict[int, set[int]] = {image["id"]: set() for image in data["images"]}
-    for annotation in data["annotations"]:
-        seen = crowds if annotation.get("iscrowd") else present
-        seen[annotation["image_id"]].add(annotation["category_id"])
     images = []
-    for image in data["images"]:
-        seen, crowded = present[image["id"]], crowds[image["id"]]
-        filled = {
-            "neg_category_ids": [c for c in known if c not in seen and c not in crowded],
-            "not_exhaustive_category_ids": sorted(crowded),
-        }
-        images.append(filled | image)
+    for image, annotations in zip(data["images"], index_annotations(data).values(), strict=True):
+        image = dict(image)
+        crowded = {a["category_id"] for a in annotations if a.get("iscrowd")}
+        if "not_exhaustive_category_ids" not in image:
+            image["not_exhaustive_category_ids"] = sorted(crowded)
+        if "neg_category_ids" not in image:
+            present = {a["category_id"] for a in annotations}
+            image["neg_category_ids"] = [category for category in known if category not in present]
+        images.append(image)
     annotations = [a for a in data["annotations"] if not a.get("iscrowd")]
     return data | {"images": images, "annotations": annotations, "categories": categories}
 

@@ -79,12 +79,12 @@ def fetch(
         SHA-256 (hex) of the file.
 
     Raises:
-        InputError: HTTP error, lost connection, wrong size or checksum, or too little disk. After a wrong checksum
-            the bytes are deleted; in all other cases they stay for the next call.
+        InputError: HTTP error, lost connection, wrong size or checksum, or too little disk. After a wrong
+            checksum the bytes are deleted; in all other cases they stay for the next call.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
+    part = partial(target)
     fruitless = 0
     while True:
         before = _size(part)
@@ -119,6 +119,11 @@ def require_space(folder: str | Path, needed: int, purpose: str) -> None:
         raise InputError(
             f"{folder}: {purpose} takes {needed / 1e9:.2f} GB, but only {free / 1e9:.2f} GB of disk are free"
         )
+
+
+def partial(target: Path) -> Path:
+    """Where the bytes of an unfinished download lie."""
+    return target.with_name(target.name + ".part")
 
 
 # --- one connection -------------------------------------------------------------------------------

@@ -23,12 +23,5 @@ def progress(items: Iterable[T], description: str, unit: str, *, total: int | No
 def transfer_bar(name: str, done: int, total: int | None) -> tqdm:
     """Bar for bytes; a context manager with `update(bytes)`."""
     interval = 0.1 if sys.stderr.isatty() else LOG_SECONDS
-    return tqdm(
-        desc=name,
-        initial=done,
-        total=total,
-        unit="B",
-        unit_scale=True,
-        mininterval=interval,
-        dynamic_ncols=True,
-    )
+    options = {"unit": "B", "unit_scale": True, "mininterval": interval, "dynamic_ncols": True}
+    return tqdm(desc=name, initial=done, total=total, **options)

@@ -13,9 +13,9 @@ import yaml
 from pydantic import Field
 
 from gen4det.data.annotations import load_annotations, write_annotations
-from gen4det.data.archives import unpack
+from gen4det.data.archives import DamagedArchive, unpack
 from gen4det.data.datasets import DatasetDescriptor, Format, SplitDescriptor, write_dataset
-from gen4det.data.download import fetch, probe, require_space
+from gen4det.data.download import fetch, partial, probe, require_space
 from gen4det.data.images import ImageStore
 from gen4det.data.photographs import complete_splits, summary
 from gen4det.data.settings import DownloadDataset
@@ -28,7 +28,8 @@ from gen4det.settings import Settings, parse_settings, suggest
 log = logging.getLogger(__name__)
 
 LOCK_FILE = "downloads.lock.json"
-RelativePath = Annotated[str, Field(pattern=r"^(?!/)(?!.*\.\.)[\w./-]+$")]
+RelativePath = Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$")]
+"""Names joined by slashes; none starts with a dot."""
 
 
 class RegisteredFile(Settings):
@@ -116,6 +117,8 @@ def load_registry(path: str | Path) -> Registry:
         raise InputError(f"{path}: {error.strerror}; expected the registry of downloads") from error
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected files and datasets")
     registry = parse_settings(Registry, values, source=path)
     for name, dataset in registry.datasets.items():
         for file in dataset.files:
@@ -145,14 +148,13 @@ def obtain(files: dict[str, RegisteredFile], folder: str | Path, *, pause: float
         needed = 0
         for file in missing.values():
             archive = folder / file.archive
-            size = (
-                archive.stat().st_size
-                if archive.exists()
-                else probe(file.url, pause=pause).size or file.bytes
-            )
-            if archive.exists() and file.bytes not in (None, size):
-                raise InputError(f"{archive}: has {size} bytes, expected {file.bytes}")
-            needed += (size or 0) * (1 if archive.exists() else 2)  # the archive, and what comes out of it
+            here = next((path for path in (archive, partial(archive)) if path.exists()), None)
+            have = here.stat().st_size if here else 0
+            size = have if here == archive else probe(file.url, pause=pause).size
+            if size is not None and file.bytes not in (None, size):
+                source = archive if here == archive else file.url
+                raise InputError(f"{source}: {size} bytes, expected {file.bytes}")
+            needed += max(0, 2 * (size or file.bytes or 0) - have)  # the archive, and what comes out of it
         require_space(folder, needed, f"downloading and unpacking {', '.join(missing) or 'nothing'}")
         for name, file in missing.items():
             log.info("%s: %s, licence: %s, cite: %s", name, file.url, file.licence, file.citation)
@@ -174,9 +176,8 @@ def _obtain_one(name: str, file: RegisteredFile, folder: Path, pause: float) -> 
     facts = {"url": file.url, "bytes": archive.stat().st_size, "sha256": digest}
     try:
         unpack(archive, file.contains, folder / file.place)
-    except InputError as error:
-        if "damaged" in str(error):
-            archive.unlink()  # a further call has to fetch it anew
+    except DamagedArchive:
+        archive.unlink()  # so that a further call fetches it anew
         raise
     write_json(lock, locked | {name: facts}, indent=1)
     archive.unlink()
@@ -215,7 +216,11 @@ def prepare_public(name: str, settings: DownloadDataset, output: str | Path, *, 
     for split in ("train", "val"):
         entry: RegisteredSplit = getattr(dataset, split)
         source = folder / (entry.annotations or entry.images)
-        data = _load(entry, folder)
+        if entry.annotations:
+            data = load_annotations(source)
+        else:
+            parts = [(part.folder, part.image_set) for part in entry.voc]
+            data = voc_annotations(source, parts, difficult_as_crowd=split == "val")
         data, dropped = drop_unusable(data, source)
         if dropped:
             log.warning("%s: %d annotations left out: %s", source, len(dropped), "; ".join(dropped[:10]))
@@ -230,9 +235,3 @@ def prepare_public(name: str, settings: DownloadDataset, output: str | Path, *, 
         splits[split] = SplitDescriptor(annotations=f"{split}.json", images=images)
     write_dataset(output, DatasetDescriptor(name=name, format=dataset.format, **splits))
     log.info("%s: %s", output, summary(*completed))
-
-
-def _load(entry: RegisteredSplit, folder: Path) -> dict:
-    if entry.annotations:
-        return load_annotations(folder / entry.annotations)
-    return voc_annotations(folder / entry.images, [(part.folder, part.image_set) for part in entry.voc])

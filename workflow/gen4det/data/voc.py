@@ -7,21 +7,22 @@ from gen4det.data.progress import progress
 from gen4det.errors import InputError
 
 CATEGORIES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 """VOC 2007 and 2012; category ids count from 1 in this order."""
 
 
-def voc_annotations(root: Path, parts: list[tuple[str, str]]) -> dict:
+def voc_annotations(root: Path, parts: list[tuple[str, str]], *, difficult_as_crowd: bool) -> dict:
     """Boxes of VOC in the layout of COCO.
 
     VOC counts pixels from 1 and includes the last one; boxes become [xmin - 1, ymin - 1, width, height].
-    "Difficult" objects become crowds, which COCO's evaluation, like VOC's own, neither rewards nor punishes.
 
     Args:
         root: folder below which the parts lie; file names are relative to it.
         parts: (folder, image set), e.g. ("2007-trainval/VOC2007", "trainval").
+        difficult_as_crowd: for evaluation, where VOC ignores objects marked as difficult: COCO ignores crowds.
+            Otherwise they are objects like all others (47,223 in the 16,551 images of 07+12 trainval).
 
     Raises:
         InputError: a file is missing or not VOC's XML.
@@ -40,7 +41,9 @@ def voc_annotations(root: Path, parts: list[tuple[str, str]]) -> dict:
                 }
                 images.append(image)
                 for element in tree.findall("object"):
-                    annotations.append(_annotation(element, image["id"], len(annotations) + 1))
+                    annotations.append(
+                        _annotation(element, image["id"], len(annotations) + 1, difficult_as_crowd)
+                    )
             except FileNotFoundError:
                 raise InputError(f"{path}: no such file") from None
             except (ElementTree.ParseError, TypeError, ValueError) as error:
@@ -57,7 +60,7 @@ def _image_set(folder: Path, image_set: str) -> list[str]:
         raise InputError(f"{path}: {error.strerror}") from error
 
 
-def _annotation(element: ElementTree.Element, image: int, identifier: int) -> dict:
+def _annotation(element: ElementTree.Element, image: int, identifier: int, difficult_as_crowd: bool) -> dict:
     left, top, right, bottom = (
         float(element.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")
     )
@@ -68,5 +71,5 @@ def _annotation(element: ElementTree.Element, image: int, identifier: int) -> di
         "category_id": CATEGORIES.index(element.findtext("name")) + 1,
         "bbox": [left - 1, top - 1, width, height],
         "area": width * height,
-        "iscrowd": int(element.findtext("difficult", "0")),
+        "iscrowd": int(element.findtext("difficult", "0")) if difficult_as_crowd else 0,
     }
