@@ -13,6 +13,8 @@ from gen4det.engines.mosaicfusion.mask_settings import MaskSettings
 
 NOT_FINITE = "attention is not finite"
 FLAT = "attention is flat"
+ROUNDING = 1e-5
+"""Relative differences up to this are rounding in float32, not contrast that may be stretched."""
 
 
 class HeatMapError(ValueError):
@@ -23,21 +25,19 @@ def aggregate(
     heat: Mapping[int, np.ndarray],
     size: tuple[int, int],
     mode: Literal["official", "paper"],
-    layers: Mapping[int, int] | None = None,
 ) -> np.ndarray:
     """Combine the maps of all resolutions into one heat map of the region.
 
     "official": every resolution is divided by its own maximum and reduced to 8 bits before it is resized, so
     that each contributes with the same peak; the mean is divided by its maximum.
-    "paper": maps are resized as they are, then averaged over layers and resolutions together, and the average
-    is stretched to the full range. Because resizing is linear, the mean over layers of one resolution may be
-    taken before it.
+    "paper": maps are resized as they are and added up, and the sum is stretched to the full range. Because
+    resizing is linear, layers of one resolution may be added up before it.
 
     Args:
-        heat: resolution -> float (h, w), the object token's probability averaged over steps, layers and
-            heads. Keys only tell resolutions apart.
+        heat: resolution -> float (h, w), the object token's probability, averaged over steps and heads and
+            added up over layers. Keys only tell resolutions apart; "paper" needs maps of one scale, so that
+            every layer counts the same.
         size: (height, width) of the region in pixels.
-        layers: resolution -> number of layers averaged in its map, for "paper"; None: equally many.
 
     Returns:
         uint8 (height, width).
@@ -54,7 +54,7 @@ def aggregate(
     if mode == "official":
         combined = _official(list(maps.values()), size)
     else:
-        combined = _paper(maps, size, layers)
+        combined = _paper(list(maps.values()), size)
     if combined.min() == combined.max():
         raise HeatMapError(FLAT)
     return combined
@@ -69,14 +69,14 @@ def _official(maps: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
     return _to_bytes(total / len(maps))
 
 
-def _paper(
-    maps: dict[int, np.ndarray], size: tuple[int, int], layers: Mapping[int, int] | None
-) -> np.ndarray:
+def _paper(maps: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
     total = np.zeros(size, dtype=np.float32)
-    for key, values in maps.items():
-        weight = 1 if layers is None else layers[key]
-        total += weight * np.asarray(_resize(Image.fromarray(values), size))
-    return _to_bytes(total - total.min())  # bicubic may undershoot zero
+    for values in maps:
+        total += np.asarray(_resize(Image.fromarray(values), size))
+    lowest = total.min()  # bicubic may undershoot zero
+    if total.max() - lowest <= ROUNDING * np.abs(total).max():
+        return np.zeros(size, dtype=np.uint8)
+    return _to_bytes(total - lowest)
 
 
 def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:

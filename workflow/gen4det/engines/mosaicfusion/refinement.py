@@ -39,8 +39,7 @@ def label_region(
         box: x, y, width, height of the region on the canvas.
         canvas: (height, width).
     """
-    # The maps already hold the weight of their layers, so the sum over factors is the mean over layers.
-    found = region_mask(heat, rgb, settings, layers=None)
+    found = region_mask(heat, rgb, settings)
     if found.mask is None:
         return RegionLabel(reason=found.reason)
     rle, bbox = place(found.mask, box, canvas)

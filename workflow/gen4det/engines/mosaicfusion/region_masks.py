@@ -35,21 +35,18 @@ def region_mask(
     heat: Mapping[int, np.ndarray],
     rgb: np.ndarray,
     settings: MaskSettings,
-    layers: Mapping[int, int] | None = None,
 ) -> RegionMask:
     """Mask of the one object that a region was prompted with.
 
     Args:
-        heat: resolution -> float32 (h, w), the object token's cross-attention averaged over steps, layers and
-            heads.
+        heat: resolution -> float32 (h, w), the object token's cross-attention (see `heatmaps.aggregate`).
         rgb: uint8 (H, W, 3), the decoded pixels of the region's diffusion rectangle.
-        layers: resolution -> number of layers averaged in its map (see `heatmaps.aggregate`).
 
     Returns:
         A mask with exactly one 4-connected component, or a reason.
     """
     try:
-        heat_map = aggregate(heat, rgb.shape[:2], settings.aggregation, layers)
+        heat_map = aggregate(heat, rgb.shape[:2], settings.aggregation)
     except HeatMapError as error:
         return RegionMask(None, str(error))
     return single_component(refine(binarise(heat_map, settings), rgb, settings.solver), settings.components)
