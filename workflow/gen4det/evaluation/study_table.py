@@ -1,0 +1,379 @@
+"""One table per study: a row per arm, over its seeds, against the baseline arm and against the papers.
+
+What is missing is shown missing: an arm is averaged over the seeds that are there, and says which are not.
+"""
+
+import csv
+import io
+import json
+import math
+import re
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+from gen4det.errors import InputError
+from gen4det.evaluation.study_settings import StudySettings
+
+Metrics = dict[str, dict[int, dict]]
+"""arm -> seed -> contents of metrics.json"""
+
+SCALE_NOTES = {
+    "miniature": "miniature (a small rendered world, small models; not comparable with published numbers)"
+}
+"""How a scale is spelled out wherever its numbers are shown; others by their own name."""
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation (ddof = 1) of `count` values; None where undefined."""
+
+    mean: float | None
+    deviation: float | None
+    count: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric of one arm, on 0-100."""
+
+    value: Spread
+    delta: Spread
+    """Difference to the baseline arm, seed by seed, over the seeds that both have."""
+    published: float | None
+    published_delta: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm."""
+
+    arm: str
+    label: str
+    present: tuple[int, ...]
+    missing: tuple[int, ...]
+    paired: int
+    """Seeds that the baseline arm has, too."""
+    cells: dict[str, Cell]
+    """By metric."""
+    source: str
+    """Where the published numbers are printed; empty if there are none."""
+
+    @property
+    def seeds(self) -> str:
+        """E.g. "3/3" or "2/3 (missing: 1)"."""
+        text = f"{len(self.present)}/{len(self.present) + len(self.missing)}"
+        return f"{text} (missing: {', '.join(map(str, self.missing))})" if self.missing else text
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def read_metrics(arguments: list[str], settings: StudySettings) -> tuple[Metrics, list[Path]]:
+    """Load metrics.json files.
+
+    Args:
+        arguments: "<arm>:<seed>=<path>", or a path that ends in <arm>/seed<seed>/metrics.json.
+
+    Returns:
+        The metrics and the files they were read from.
+
+    Raises:
+        InputError: an argument names no arm or seed of the study, or one twice; a file is missing or is no
+            metrics.json; two files were not measured on the same validation data.
+    """
+    metrics: Metrics = {arm: {} for arm in settings.arms}
+    paths, measured_on = [], {}
+    for argument in arguments:
+        arm, seed, path = _parse_argument(argument)
+        if arm not in settings.arms:
+            raise InputError(f"--metrics {argument}: no arm {arm!r}; arms: {', '.join(settings.arms)}")
+        if seed not in settings.seeds:
+            seeds = ", ".join(map(str, settings.seeds))
+            raise InputError(f"--metrics {argument}: seed {seed} is not of this study; seeds: {seeds}")
+        if seed in metrics[arm]:
+            raise InputError(f"--metrics {argument}: seed {seed} of {arm!r} is given twice")
+        try:
+            values = json.loads(path.read_bytes())
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}") from error
+        except ValueError as error:
+            raise InputError(f"{path}: not JSON: {error}") from error
+        if not isinstance(values, dict) or not {"box", "mask"} <= values.keys():
+            raise InputError(f"{path}: not a metrics.json: no values for box and mask")
+        measured_on.setdefault(json.dumps(values.get("validation"), sort_keys=True), path)
+        if len(measured_on) > 1:
+            first = next(iter(measured_on.values()))
+            raise InputError(f"{path}: measured on other validation data, or otherwise, than {first}")
+        metrics[arm][seed] = values
+        paths.append(path)
+    return metrics, paths
+
+
+def _parse_argument(argument: str) -> tuple[str, int, Path]:
+    match = re.fullmatch(r"([^/=:]+):(\d+)=(.+)", argument)
+    if match:
+        return match[1], int(match[2]), Path(match[3])
+    match = re.search(r"([^/]+)/seed(\d+)/[^/]+$", argument)
+    if match:
+        return match[1], int(match[2]), Path(argument)
+    raise InputError(
+        f"--metrics {argument}: expected <arm>:<seed>=<path> or a path .../<arm>/seed<seed>/<file>"
+    )
+
+
+def value_of(metrics: dict, metric: str) -> float | None:
+    """A value of metrics.json by its address, e.g. "mask_APr"; None: undefined, or its kind was not measured.
+
+    Raises:
+        InputError: the file does not know the metric.
+    """
+    kind, _, name = metric.partition("_")
+    values = metrics[kind]
+    if values is None:
+        return None
+    if name not in values:
+        raise InputError(f"metrics.json: no {kind} {name}; it was written by another version: evaluate again")
+    return values[name]
+
+
+# --- computing ------------------------------------------------------------------------------------
+
+
+def study_rows(settings: StudySettings, metrics: Metrics) -> list[Row]:
+    """The rows of a table, arms in the order of the settings."""
+    return [_row(arm, settings, metrics) for arm in settings.arms]
+
+
+def _row(arm: str, settings: StudySettings, metrics: Metrics) -> Row:
+    present = tuple(seed for seed in settings.seeds if seed in metrics[arm])
+    missing = tuple(seed for seed in settings.seeds if seed not in metrics[arm])
+    baseline = {} if arm == settings.baseline else metrics.get(settings.baseline, {})
+    common = [seed for seed in present if seed in baseline]
+    cells = {}
+    for metric in settings.metrics:
+        values = [value_of(metrics[arm][seed], metric) for seed in present]
+        pairs = [(value_of(metrics[arm][s], metric), value_of(baseline[s], metric)) for s in common]
+        differences = [None if None in pair else pair[0] - pair[1] for pair in pairs]
+        cells[metric] = Cell(
+            spread(values),
+            spread(differences),
+            settings.published_value(arm, metric),
+            settings.published_delta(arm, metric),
+        )
+    return Row(arm, settings.label(arm), present, missing, len(common), cells, settings.published_source(arm))
+
+
+def spread(values: list[float | None]) -> Spread:
+    """Mean and sample standard deviation; one undefined value makes the whole undefined."""
+    if not values or None in values:
+        return Spread(None, None, 0)
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return Spread(statistics.fmean(values), deviation, len(values))
+
+
+# --- writing: CSV ---------------------------------------------------------------------------------
+
+
+def csv_columns(settings: StudySettings) -> list[str]:
+    """Column names, in order; the same settings always give the same columns."""
+    columns = [
+        "study",
+        "scale",
+        "dataset",
+        "detector",
+        "arm",
+        "label",
+        "seeds_present",
+        "seeds_wanted",
+        "seeds",
+    ]
+    for metric in settings.metrics:
+        columns += [f"{metric}_{suffix}" for suffix in ("mean", "sd", "delta", "delta_sd", "delta_seeds")]
+        columns += [f"{metric}_published", f"{metric}_published_delta"]
+    return [*columns, "published_source"]
+
+
+def to_csv(settings: StudySettings, rows: list[Row]) -> str:
+    """One line per arm, numbers with four decimals, undefined and missing ones empty."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(csv_columns(settings))
+    for row in rows:
+        line = [settings.title, settings.scale, settings.dataset, settings.detector, row.arm, row.label]
+        line += [len(row.present), len(row.present) + len(row.missing), row.seeds]
+        for metric in settings.metrics:
+            cell = row.cells[metric]
+            line += [_exact(cell.value.mean), _exact(cell.value.deviation)]
+            line += [_exact(cell.delta.mean), _exact(cell.delta.deviation), cell.delta.count or ""]
+            line += [_exact(cell.published), _exact(cell.published_delta)]
+        writer.writerow([*line, row.source])
+    return stream.getvalue()
+
+
+def _exact(value: float | None) -> str:
+    return "" if value is None else f"{_without_negative_zero(value, 4):.4f}"
+
+
+# --- writing: for people ----------------------------------------------------------------------------
+
+
+def to_markdown(settings: StudySettings, rows: list[Row]) -> str:
+    """Three tables below each other, aligned so that they also read well in a terminal."""
+    names = [metric_name(metric) for metric in settings.metrics]
+    parts = [
+        f"# {settings.title} ({settings.scale})",
+        _about(settings),
+        f"Average precision (0-100){_over(settings)}:",
+    ]
+    header, lines = ["arm", "seeds", *names], [[row.label, row.seeds, *_values(row)] for row in rows]
+    parts.append(_table(header, lines, names=2))
+    others = [row for row in rows if row.arm != settings.baseline]
+    if settings.baseline in settings.arms and others:
+        lines = [[row.label, f"{row.paired}/{len(settings.seeds)}", *_deltas(row)] for row in others]
+        parts.append(f"Change against {settings.label(settings.baseline)}, over the seeds that both have:")
+        parts.append(_table(header, lines, names=2))
+    printed = [row for row in rows if row.source]
+    if printed:
+        parts.append("Published, in brackets the change against the baseline of the same paper:")
+        parts.append(_table(["arm", *names], [[row.label, *_published(row)] for row in printed]))
+        parts.append("\n".join(f"- {source}" for source in dict.fromkeys(row.source for row in printed)))
+    return "\n\n".join(parts) + "\n"
+
+
+def scale_note(settings: StudySettings) -> str:
+    """The scale in words."""
+    return SCALE_NOTES.get(settings.scale, settings.scale)
+
+
+def metric_name(metric: str) -> str:
+    """ "mask_APr" -> "mask APr"."""
+    return metric.replace("_", " ")
+
+
+def _about(settings: StudySettings) -> str:
+    facts = {"Scale": scale_note(settings), "Data": settings.dataset, "Detector": settings.detector}
+    return "\n".join(f"- {name}: {text}" for name, text in facts.items() if text)
+
+
+def _over(settings: StudySettings) -> str:
+    return ", mean ± standard deviation over seeds" if len(settings.seeds) > 1 else ""
+
+
+def _values(row: Row) -> list[str]:
+    return [_number(cell.value) for cell in row.cells.values()]
+
+
+def _deltas(row: Row) -> list[str]:
+    return [_number(cell.delta, signed=True) for cell in row.cells.values()]
+
+
+def _published(row: Row) -> list[str]:
+    texts = []
+    for cell in row.cells.values():
+        text = NOTHING if cell.published is None else f"{cell.published:.1f}"
+        texts.append(text if cell.published_delta is None else f"{text} ({_signed(cell.published_delta)})")
+    return texts
+
+
+def _number(spread: Spread, *, signed: bool = False) -> str:
+    if spread.mean is None:
+        return NOTHING
+    text = _signed(spread.mean) if signed else f"{spread.mean:.1f}"
+    return text if spread.deviation is None else f"{text} ± {spread.deviation:.1f}"
+
+
+def _signed(value: float) -> str:
+    return f"{_without_negative_zero(value, 1):+.1f}"
+
+
+def _without_negative_zero(value: float, digits: int) -> float:
+    rounded = round(value, digits)
+    return 0.0 if rounded == 0 else math.copysign(rounded, value)
+
+
+def _table(header: list[str], lines: list[list[str]], *, names: int = 1) -> str:
+    """A Markdown table; the first `names` columns flush left, the numbers flush right."""
+    cells = [[text.replace("|", "\\|") for text in line] for line in [header, *lines]]
+    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+    aligns = ["<" if column < names else ">" for column in range(len(header))]
+    columns = list(zip(aligns, widths, strict=True))
+    rows = [
+        " | ".join(f"{text:{align}{width}}" for text, (align, width) in zip(line, columns, strict=True))
+        for line in cells
+    ]
+    rule = "|".join(f":{'-' * (w + 1)}" if align == "<" else f"{'-' * (w + 1)}:" for align, w in columns)
+    return "\n".join([f"| {rows[0]} |", f"|{rule}|", *(f"| {row} |" for row in rows[1:])])
+
+
+# --- writing: LaTeX ---------------------------------------------------------------------------------
+
+
+def to_latex(settings: StudySettings, rows: list[Row]) -> str:
+    """A table environment for the package booktabs; measured and published rows in blocks of their own."""
+    names = [_latex_metric(metric) for metric in settings.metrics]
+    width = len(names) + 2
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        "\\begin{table}",
+        "  \\centering",
+        f"  \\caption{{{_escape(settings.title)}. {_escape(_caption(settings))}}}",
+        f"  \\begin{{tabular}}{{ll{'r' * len(names)}}}",
+        "    \\toprule",
+        f"    Training data & Seeds & {' & '.join(names)} \\\\",
+        "    \\midrule",
+        f"    \\multicolumn{{{width}}}{{l}}{{\\emph{{Measured, scale: {_escape(settings.scale)}}}}} \\\\",
+    ]
+    for row in rows:
+        cells = [_latex_number(cell) for cell in row.cells.values()]
+        lines.append(f"    {_escape(row.label)} & {_escape(row.seeds)} & {' & '.join(cells)} \\\\")
+    printed = [row for row in rows if row.source]
+    if printed:
+        lines.append("    \\midrule")
+        for source in dict.fromkeys(row.source for row in printed):
+            lines.append(f"    \\multicolumn{{{width}}}{{l}}{{\\emph{{Published: {_escape(source)}}}}} \\\\")
+            for row in printed:
+                if row.source == source:
+                    cells = [_latex_published(cell) for cell in row.cells.values()]
+                    lines.append(f"    {_escape(row.label)} & & {' & '.join(cells)} \\\\")
+    lines += ["    \\bottomrule", "  \\end{tabular}", "\\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def _caption(settings: StudySettings) -> str:
+    text = f"Average precision on 0-100{_over(settings)}; in brackets the mean change, seed by seed, against "
+    text += (
+        f"{settings.label(settings.baseline)}. " if settings.baseline in settings.arms else "the baseline. "
+    )
+    return f"{text}Scale: {scale_note(settings)}."
+
+
+def _latex_metric(metric: str) -> str:
+    kind, _, name = metric.partition("_")
+    index = name.removeprefix("AP")
+    return f"{kind} AP$_{{\\mathrm{{{index}}}}}$" if index else f"{kind} AP"
+
+
+def _latex_number(cell: Cell) -> str:
+    if cell.value.mean is None:
+        return "--"
+    return _number(cell.value).replace(" ± ", "\\,$\\pm$\\,") + _latex_change(cell.delta.mean)
+
+
+def _latex_published(cell: Cell) -> str:
+    return "--" if cell.published is None else f"{cell.published:.1f}" + _latex_change(cell.published_delta)
+
+
+def _latex_change(change: float | None) -> str:
+    return "" if change is None else f" {{\\footnotesize(${_signed(change)}$)}}"
+
+
+def _escape(text: str) -> str:
+    special = {
+        "\\": "\\textbackslash{}",
+        "~": "\\textasciitilde{}",
+        "^": "\\textasciicircum{}",
+        "±": "$\\pm$",
+    }
+    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
