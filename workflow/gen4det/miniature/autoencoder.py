@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from tqdm import trange
 
 from gen4det.miniature.settings import FoundationTraining
 from gen4det.miniature.training import train
@@ -54,7 +55,9 @@ def train_autoencoder(
 
     train(
         {"vae": vae}, step_loss, steps=settings.autoencoder_steps, learning_rate=2e-3, work=work,
-        fingerprint=settings.model_dump(include={"seed", "image_size", "autoencoder_channels", "autoencoder_steps"}),
+        fingerprint=settings.model_dump(
+            include={"seed", "image_size", "autoencoder_channels", "autoencoder_steps"}
+        ),
         ema_decay=0.99,
     )  # fmt: skip
     normalise_latents(vae, images, device)
@@ -85,12 +88,7 @@ def normalise_latents(vae: AutoencoderKL, images: np.ndarray, device: str, count
 
 @torch.no_grad()
 def encode_corpus(vae: AutoencoderKL, images: np.ndarray, device: str, batch: int = 64) -> torch.Tensor:
-    """Posterior means of all images and of their mirror images, float16 (2, N, 4, h, w)."""
-    from tqdm import trange
-
-    halves: list[list[torch.Tensor]] = [[], []]
-    for start in trange(0, len(images), batch, desc="encode corpus", mininterval=2):
-        part = images[start : start + batch]
-        for half, view in zip(halves, (part, part[:, :, ::-1]), strict=True):
-            half.append(vae.encode(to_tensor(view, device)).latent_dist.mode().half())
-    return torch.stack([torch.cat(half) for half in halves])
+    """Posterior means of all images, float16 (N, 4, h, w)."""
+    starts = trange(0, len(images), batch, desc="encode corpus", mininterval=2)
+    parts = (to_tensor(images[start : start + batch], device) for start in starts)
+    return torch.cat([vae.encode(part).latent_dist.mode().half().cpu() for part in parts])

@@ -22,6 +22,7 @@ from gen4det.miniature.autoencoder import encode_corpus
 from gen4det.miniature.settings import FoundationTraining
 from gen4det.miniature.tokenizer import build_tokenizer
 from gen4det.miniature.training import train
+from gen4det.provenance import atomic_write
 
 BATCH = 32
 NULL_SHARE = 0.1  # captions replaced by the empty string, for classifier-free guidance
@@ -65,8 +66,6 @@ def new_text_encoder(settings: FoundationTraining, tokenizer: CLIPTokenizer) -> 
 def load_latents(vae: AutoencoderKL, corpus: Path, cache: Path, device: str) -> torch.Tensor:
     """Latents of the corpus (`encode_corpus`), computed once."""
     if not cache.exists():
-        from gen4det.provenance import atomic_write
-
         latents = encode_corpus(vae, np.load(corpus / "images.npy", mmap_mode="r"), device)
         with atomic_write(cache) as temporary:
             torch.save(latents, temporary)
@@ -119,7 +118,9 @@ def train_diffusion(
     train(
         {"unet": unet, "text_encoder": text_encoder}, step_loss, steps=settings.diffusion_steps,
         learning_rate=1.5e-3, work=work,
-        fingerprint=settings.model_dump(include={"seed", "image_size", "unet_channels", "text_width", "diffusion_steps"}),
+        fingerprint=settings.model_dump(
+            include={"seed", "image_size", "unet_channels", "text_width", "diffusion_steps"}
+        ),
     )  # fmt: skip
     save_pipeline(vae, unet, text_encoder, tokenizer, output)
 

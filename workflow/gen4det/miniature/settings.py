@@ -41,7 +41,7 @@ class FoundationTraining(Settings):
     """Width per level; the autoencoder shrinks by 2 ** (levels - 1)."""
     autoencoder_steps: int = 1_900
     """Optimiser steps of the autoencoder at batch 16."""
-    unet_channels: tuple[int, ...] = (48, 96, 128)
+    unet_channels: tuple[int, ...] = (48, 96, 112)
     """Width per level of both U-Nets."""
     text_width: int = 96
     """Width of the text encoder and of the cross-attention."""

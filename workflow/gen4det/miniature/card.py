@@ -1,0 +1,78 @@
+"""The model card that lies beside the miniature's weights."""
+
+from pathlib import Path
+
+from gen4det.miniature.settings import FoundationTraining
+from gen4det.provenance import atomic_write
+
+
+def write_card(path: Path, settings: FoundationTraining, judgement: dict, records: dict[str, dict]) -> None:
+    """Write the card as Markdown.
+
+    Args:
+        judgement: contents of `judgement.json` (`judge.judge`).
+        records: run records of the training parts, by part.
+    """
+    fidelity, reconstruction = judgement["fidelity"], judgement["reconstruction"]
+    protocol = judgement["protocol"]
+    size = sum(
+        file.stat().st_size for file in path.parent.rglob("*.safetensors") if not _linked(file, path.parent)
+    )
+    lines = [
+        "# Foundation models of the miniature",
+        "",
+        "Models with the structure and the file formats of Stable Diffusion 1.x, GLIGEN inpainting and CLIP,",
+        "trained from scratch on rendered pictures of 24 kinds of objects. They serve to run and test the",
+        "whole workflow on a CPU. They are good for nothing else.",
+        "",
+        f"- Pictures: {settings.corpus_images:,} captioned renderings of {settings.image_size} pixels, every",
+        "  category equally often. Their seeds are disjoint from those of every detection split.",
+        f"- Weights: half precision safetensors, {size / 1e6:.1f} MB in all.",
+        "- The detector's backbone was pretrained on the categories that are not rare, nothing else.",
+        "- Train them again: `snakemake --profile local miniature_foundation` (resumable; on a GPU minutes).",
+        "",
+        "## How good they are",
+        "",
+        f"A classifier trained on renderings only ({judgement['judge_accuracy_on_rendered_images']:.1%} right on",
+        f"held-out renderings) called {fidelity['mean']:.1%} of the single-object samples by the prompted",
+        f"name ({protocol['samples_per_category']} samples per category, {protocol['steps']} steps of",
+        f"{protocol['scheduler']}, guidance {protocol['guidance']}, prompt `{protocol['prompt']}`).",
+        "The aim is 85%.",
+        "",
+        "| category | called by its name | called instead |",
+        "|---|---|---|",
+    ]
+    for name, share in fidelity["per_category"].items():
+        wrong = sorted(judgement["called_instead"][name].items(), key=lambda item: -item[1])[:3]
+        lines.append(f"| {name} | {share:.0%} | {', '.join(f'{other} {count}' for other, count in wrong)} |")
+    lines += [
+        "",
+        f"Autoencoder on held-out pictures: mean absolute error {reconstruction['mean_absolute_error']} on",
+        f"[-1, 1], {reconstruction['psnr_db']} dB.",
+        "",
+        "![samples](samples.png)",
+        "",
+        "Originals above, decoded below:",
+        "",
+        "![reconstructions](reconstructions.png)",
+        "",
+        "## Training",
+        "",
+        "| part | seconds | device | code |",
+        "|---|---|---|---|",
+    ]
+    for part, record in sorted(records.items()):
+        lines.append(
+            f"| {part} | {record['wall_seconds']:.0f} | {record['device']} | {record['code']['hash']} |"
+        )
+    lines += [
+        "",
+        "Loss curves: `loss_*.png`. Seconds count the last call only if a training was resumed.",
+        "",
+    ]
+    with atomic_write(path) as temporary:
+        temporary.write_text("\n".join(lines))
+
+
+def _linked(file: Path, root: Path) -> bool:
+    return any(parent.is_symlink() for parent in file.parents if parent != root and root in parent.parents)

@@ -1,0 +1,86 @@
+"""The miniature's CLIP: an image tower fitted to the text tower that the U-Net was trained with.
+
+Radford et al. 2021 train both towers; here the text tower is locked and only its projection learns
+(Zhai et al. 2022, "LiT", lock the image tower instead).
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig
+
+from gen4det.miniature.autoencoder import to_tensor
+from gen4det.miniature.diffusion import tokenize
+from gen4det.miniature.settings import FoundationTraining
+from gen4det.miniature.training import train
+
+BATCH = 64
+
+
+def new_clip(settings: FoundationTraining, text_encoder: CLIPTextModel) -> CLIPModel:
+    """A CLIPModel with the given text encoder and an untrained vision transformer, patch 8."""
+    width = settings.text_width
+    vision = CLIPVisionConfig(
+        hidden_size=width, intermediate_size=3 * width, num_hidden_layers=4, num_attention_heads=4,
+        image_size=settings.image_size, patch_size=settings.image_size // 8, projection_dim=width,
+    )  # fmt: skip
+    config = CLIPConfig(
+        text_config=text_encoder.config.to_dict(), vision_config=vision.to_dict(), projection_dim=width
+    )
+    model = CLIPModel(config)
+    own, given = model.text_model.state_dict(), text_encoder.state_dict()
+    given = {name.removeprefix("text_model."): value for name, value in given.items()}
+    model.text_model.load_state_dict({name: given[name] for name in own})
+    return model
+
+
+def train_clip(
+    settings: FoundationTraining, corpus: Path, diffusion: Path, output: Path, work: Path, device: str
+):
+    """Train on the corpus; save model, tokenizer and image preprocessing to `output`."""
+    text_encoder = CLIPTextModel.from_pretrained(diffusion / "text_encoder", torch_dtype=torch.float32)
+    tokenizer = CLIPTokenizer.from_pretrained(diffusion / "tokenizer")
+    images = np.load(corpus / "images.npy", mmap_mode="r")
+    captions = json.loads((corpus / "captions.json").read_text())
+    token_ids = tokenize(tokenizer, captions)
+    torch.manual_seed(settings.seed)
+    model = new_clip(settings, text_encoder).to(device)
+    model.text_model.requires_grad_(False)
+
+    def step_loss(step: int, rng: np.random.Generator) -> torch.Tensor:
+        pick = np.sort(rng.choice(len(images), BATCH, replace=False))
+        pixels = to_tensor(images[pick], device)
+        if rng.random() < 0.5:
+            pixels = pixels.flip(3)
+        ids, group = torch.unique(token_ids[torch.from_numpy(pick)], dim=0, return_inverse=True)
+        image = _unit(model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output))
+        text = _unit(model.text_projection(model.text_model(input_ids=ids.to(device)).pooler_output))
+        group = group.to(device)
+        logits = model.logit_scale.exp().clamp(max=100) * image @ text.T
+        # Equal captions are one class, so that no pair of a picture and its own words counts as wrong.
+        own = torch.nn.functional.one_hot(group, len(ids)).float()
+        to_text = torch.nn.functional.cross_entropy(logits, group)
+        to_image = -(logits.T.log_softmax(1) * own.T).sum(1) / own.sum(0)
+        return (to_text + to_image.mean()) / 2
+
+    train(
+        {"clip": model}, step_loss, steps=settings.clip_steps, learning_rate=1e-3, work=work,
+        fingerprint=settings.model_dump(include={"seed", "image_size", "text_width", "clip_steps"}),
+        ema_decay=0.99, weight_decay=1e-2,
+    )  # fmt: skip
+    model.half().save_pretrained(output, safe_serialization=True)
+    tokenizer.save_pretrained(output)
+    size = settings.image_size
+    preprocessing = {
+        "image_processor_type": "CLIPImageProcessor", "do_resize": True, "size": {"shortest_edge": size},
+        "resample": 3, "do_center_crop": True, "crop_size": {"height": size, "width": size},
+        "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
+        "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_convert_rgb": True,
+    }  # fmt: skip
+    (output / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=2) + "\n")
+
+
+def _unit(vectors: torch.Tensor) -> torch.Tensor:
+    return vectors / vectors.norm(dim=-1, keepdim=True)

@@ -1,0 +1,161 @@
+"""The miniature's grounded inpainting U-Net, of GLIGEN's kind (Li et al. 2023, arXiv 2301.07093).
+
+It starts from the text-conditional U-Net. As in GLIGEN, the old weights stay frozen and the new ones
+learn: the position net, the gated self-attention and the five new input channels (known latents, mask).
+Scenes have the size of the detection images, because GLIGEN's boxes are relative to the image.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from gen4det.miniature.autoencoder import to_tensor
+from gen4det.miniature.categories import CATEGORIES
+from gen4det.miniature.diffusion import NOISE, denoising_loss, new_unet, tokenize
+from gen4det.miniature.renderer import render_scene
+from gen4det.miniature.settings import FoundationTraining
+from gen4det.miniature.training import train
+from gen4det.provenance import atomic_write, seed_for
+
+BATCH, SCENES, SCENE_SIZE, OBJECT_SIZE = 8, 3_000, 128, (18.0, 58.0)
+MAX_BOXES = 30  # GLIGEN's limit
+NULL_SHARE = 0.1
+
+
+def grounded_unet(settings: FoundationTraining, base: UNet2DConditionModel) -> UNet2DConditionModel:
+    """A gated nine-channel U-Net that at first behaves exactly like `base`."""
+    unet = new_unet(settings, base.config.sample_size, in_channels=9, attention_type="gated")
+    state = base.state_dict()
+    state["conv_in.weight"] = torch.nn.functional.pad(state["conv_in.weight"], (0, 0, 0, 0, 0, 5))
+    missing, unexpected = unet.load_state_dict(state, strict=False)
+    assert not unexpected and all("fuser" in name or "position_net" in name for name in missing)
+    for name, parameter in unet.named_parameters():
+        parameter.requires_grad_("fuser" in name or "position_net" in name or name == "conv_in.weight")
+    return unet
+
+
+def _scenes(settings: FoundationTraining, vae: AutoencoderKL, cache: Path, device: str) -> dict:
+    """Latents float16 (N, 4, h, w), boxes (N, 5, 4) relative xyxy, categories (N, 5), -1 where empty."""
+    if not cache.exists():
+        latents, boxes, categories = [], np.zeros((SCENES, 5, 4), np.float32), np.full((SCENES, 5), -1)
+        batch = []
+        for index in range(SCENES):
+            rng = np.random.default_rng(seed_for(settings.seed, "inpainting", index))
+            picks = rng.choice(len(CATEGORIES), rng.integers(1, 6))
+            scene = render_scene(
+                int(rng.integers(2**62)), [CATEGORIES[i] for i in picks], SCENE_SIZE, OBJECT_SIZE
+            )
+            for slot, placed in enumerate(scene.objects):
+                x, y, w, h = placed.box
+                boxes[index, slot] = np.array([x, y, x + w, y + h]) / SCENE_SIZE
+                categories[index, slot] = placed.category.id - 1
+            batch.append(scene.image)
+            if len(batch) == 40 or index == SCENES - 1:
+                with torch.no_grad():
+                    latents.append(
+                        vae.encode(to_tensor(np.stack(batch), device)).latent_dist.mode().half().cpu()
+                    )
+                batch = []
+        with atomic_write(cache) as temporary:
+            torch.save(
+                {"latents": torch.cat(latents), "boxes": torch.from_numpy(boxes),
+                 "categories": torch.from_numpy(categories)}, temporary,
+            )  # fmt: skip
+    return torch.load(cache, weights_only=True)
+
+
+def box_mask(boxes: torch.Tensor, present: torch.Tensor, size: int) -> torch.Tensor:
+    """Latent mask (B, 1, size, size): 0 inside any box (to be painted), 1 outside; every box covers a cell.
+
+    Args:
+        boxes: (B, K, 4) relative xyxy.
+        present: (B, K) bool.
+    """
+    low = (boxes[..., :2] * size).floor().long()
+    high = torch.maximum((boxes[..., 2:] * size).ceil().long(), low + 1)
+    cells = torch.arange(size)
+    inside = [(cells >= low[..., i, None]) & (cells < high[..., i, None]) for i in (0, 1)]
+    covered = inside[1][..., :, None] & inside[0][..., None, :] & present[..., None, None]
+    return 1.0 - covered.any(1, keepdim=True).float()
+
+
+def train_inpainting(
+    settings: FoundationTraining, diffusion: Path, output: Path, work: Path, device: str
+) -> None:
+    """Train and save the pipeline folder; parts shared with the text-to-image pipeline are linked."""
+    vae = AutoencoderKL.from_pretrained(diffusion / "vae", torch_dtype=torch.float32).to(device).eval()
+    base = UNet2DConditionModel.from_pretrained(diffusion / "unet", torch_dtype=torch.float32)
+    text_encoder = CLIPTextModel.from_pretrained(diffusion / "text_encoder", torch_dtype=torch.float32).to(
+        device
+    )
+    tokenizer = CLIPTokenizer.from_pretrained(diffusion / "tokenizer")
+    work.mkdir(parents=True, exist_ok=True)
+    scenes = _scenes(settings, vae, work / "scenes.pt", device)
+    torch.manual_seed(settings.seed)
+    unet = grounded_unet(settings, base).to(device)
+    scheduler = DDPMScheduler(**NOISE)
+    names = [category.name for category in CATEGORIES]
+    with torch.no_grad():
+        phrases = text_encoder(tokenize(tokenizer, names).to(device)).pooler_output
+
+    def step_loss(step: int, rng: np.random.Generator) -> torch.Tensor:
+        pick = torch.from_numpy(rng.integers(0, len(scenes["latents"]), BATCH))
+        clean = scenes["latents"][pick].to(device).float()
+        boxes, categories = scenes["boxes"][pick], scenes["categories"][pick]
+        # Any subset of the objects is repainted; the rest is known background.
+        present = (categories >= 0) & torch.from_numpy(rng.random(categories.shape) < 0.7)
+        mask = box_mask(boxes, present, clean.shape[-1]).to(device)
+        dropped = torch.from_numpy(rng.random(BATCH) < NULL_SHARE)
+        prompts = [
+            ""
+            if drop
+            else ", ".join(dict.fromkeys(names[c] for c, p in zip(cs.tolist(), ps, strict=True) if p))
+            for cs, ps, drop in zip(categories, present, dropped, strict=True)
+        ]
+        with torch.no_grad():
+            context = text_encoder(tokenize(tokenizer, prompts).to(device)).last_hidden_state
+        grounded = (present & ~dropped[:, None]).to(device)
+        embeddings = phrases[categories.clamp(min=0).to(device)] * grounded[..., None]
+        pad = MAX_BOXES - boxes.shape[1]
+        grounding = {
+            "boxes": torch.nn.functional.pad(boxes.to(device) * grounded[..., None], (0, 0, 0, pad)),
+            "positive_embeddings": torch.nn.functional.pad(embeddings, (0, 0, 0, pad)),
+            "masks": torch.nn.functional.pad(grounded.float(), (0, pad)),
+        }
+        noise = torch.randn_like(clean)
+        timesteps = torch.randint(0, 1000, (BATCH,)).to(device)
+        noisy = scheduler.add_noise(clean, noise, timesteps)
+        predicted = unet(
+            torch.cat([noisy, clean * mask, mask], 1), timesteps, encoder_hidden_states=context,
+            cross_attention_kwargs={"gligen": grounding},
+        ).sample  # fmt: skip
+        return denoising_loss(predicted, noise, timesteps, scheduler)
+
+    train(
+        {"unet": unet}, step_loss, steps=settings.inpainting_steps, learning_rate=1e-3, work=work,
+        fingerprint=settings.model_dump(include={"seed", "image_size", "unet_channels", "inpainting_steps"}),
+        ema_decay=0.995,
+    )  # fmt: skip
+    with atomic_write(output) as folder:
+        unet.half().save_pretrained(folder / "unet", safe_serialization=True)
+        for part in ("vae", "text_encoder", "tokenizer", "scheduler"):
+            os.symlink(os.path.join("..", diffusion.name, part), folder / part)
+        (folder / "model_index.json").write_text(_MODEL_INDEX)
+
+
+_MODEL_INDEX = """{
+  "_class_name": "StableDiffusionGLIGENPipeline",
+  "feature_extractor": [null, null],
+  "requires_safety_checker": false,
+  "safety_checker": [null, null],
+  "scheduler": ["diffusers", "PNDMScheduler"],
+  "text_encoder": ["transformers", "CLIPTextModel"],
+  "tokenizer": ["transformers", "CLIPTokenizer"],
+  "unet": ["diffusers", "UNet2DConditionModel"],
+  "vae": ["diffusers", "AutoencoderKL"]
+}
+"""
