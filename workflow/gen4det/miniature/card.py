@@ -14,7 +14,7 @@ def write_card(path: Path, settings: FoundationTraining, judgement: dict, record
         records: run records of the training parts, by part.
     """
     fidelity, reconstruction = judgement["fidelity"], judgement["reconstruction"]
-    protocol = judgement["protocol"]
+    protocol, accuracy = judgement["protocol"], judgement["judge_accuracy_on_rendered_images"]
     size = sum(
         file.stat().st_size for file in path.parent.rglob("*.safetensors") if not _linked(file, path.parent)
     )
@@ -33,7 +33,7 @@ def write_card(path: Path, settings: FoundationTraining, judgement: dict, record
         "",
         "## How good they are",
         "",
-        f"A classifier trained on renderings only ({judgement['judge_accuracy_on_rendered_images']:.1%} right on",
+        f"A classifier trained on renderings only ({accuracy:.1%} right on",
         f"held-out renderings) called {fidelity['mean']:.1%} of the single-object samples by the prompted",
         f"name ({protocol['samples_per_category']} samples per category, {protocol['steps']} steps of",
         f"{protocol['scheduler']}, guidance {protocol['guidance']}, prompt `{protocol['prompt']}`).",
