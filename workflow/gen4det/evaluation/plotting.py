@@ -1,6 +1,7 @@
 """What all figures share: style, colours, and files that are equal when their contents are."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +38,8 @@ _STYLE = {
     "svg.hashsalt": "gen4det",
     "figure.dpi": 100,
 }
+
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # tells of every glyph it leaves out
 
 
 @contextlib.contextmanager

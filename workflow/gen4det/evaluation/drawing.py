@@ -1,0 +1,92 @@
+"""Instances drawn on an image: filled masks with outlines, boxes, names."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Rectangle
+
+from gen4det.data.masks import rle_to_mask, segmentation_to_rle
+from gen4det.evaluation.plotting import PALETTE
+
+INSTANCE_COLOURS = PALETTE[1:]
+"""Black would not show on dark images."""
+
+
+def show_image(axes: Axes, image: np.ndarray) -> None:
+    """Show an image, uint8 (H, W, 3) RGB, without ticks.
+
+    Data coordinates are pixels, (0, 0) is the upper left corner of the image, as in COCO's boxes.
+    """
+    height, width = image.shape[:2]
+    axes.imshow(image, extent=(0, width, height, 0), interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+
+
+def draw_instances(
+    axes: Axes,
+    instances: Sequence[dict],
+    size: tuple[int, int],
+    *,
+    label: Callable[[int, dict], str] | None = None,
+    linestyle: str = "-",
+    fill: float = 0.35,
+    fontsize: float = 5,
+) -> None:
+    """Draw instances over what `show_image` shows, each in a colour of its own.
+
+    Args:
+        instances: annotation records: "segmentation" (polygons or run-length mask), "bbox" [x, y, w, h] in
+            pixels; either may be missing.
+        size: (height, width) of the image in pixels.
+        label: text of an instance from its position and record; None draws no text.
+        linestyle: of the box, e.g. "--".
+        fill: opacity of the mask in [0, 1].
+        fontsize: of the labels, in points.
+    """
+    height, width = size
+    for position, instance in enumerate(instances):
+        colour = INSTANCE_COLOURS[position % len(INSTANCE_COLOURS)]
+        if instance.get("segmentation"):
+            mask = rle_to_mask(segmentation_to_rle(instance["segmentation"], height, width))
+            _draw_mask(axes, mask, colour, fill)
+        if instance.get("bbox"):
+            x, y, w, h = instance["bbox"]
+            axes.add_patch(
+                Rectangle((x, y), w, h, fill=False, edgecolor=colour, linewidth=0.7, linestyle=linestyle)
+            )
+            if label is not None:
+                _write(axes, x, y, label(position, instance), colour, fontsize)
+
+
+def _draw_mask(axes: Axes, mask: np.ndarray, colour: str, fill: float) -> None:
+    height, width = mask.shape
+    overlay = np.zeros((height, width, 4))
+    overlay[..., :3] = to_rgb(colour)
+    overlay[..., 3] = mask * fill
+    axes.imshow(overlay, extent=(0, width, height, 0), interpolation="nearest")
+    # With a margin of one pixel the outline also closes along the border of the image.
+    padded = np.pad(mask, 1).astype(float)
+    columns, rows = np.arange(-1, width + 1) + 0.5, np.arange(-1, height + 1) + 0.5
+    if mask.any():
+        axes.contour(columns, rows, padded, levels=[0.5], colors=[colour], linewidths=0.8)
+
+
+def _write(axes: Axes, x: float, y: float, text: str, colour: str, fontsize: float) -> None:
+    # Above the box; inside it where there is no room above.
+    above = y > 0.08 * axes.get_ylim()[0]
+    axes.text(
+        max(x, 0),
+        max(y, 0),
+        text,
+        color="white",
+        fontsize=fontsize,
+        verticalalignment="bottom" if above else "top",
+        clip_on=True,
+        bbox={"facecolor": colour, "edgecolor": "none", "boxstyle": "square,pad=0.12", "alpha": 0.85},
+    )
