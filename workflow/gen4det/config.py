@@ -16,10 +16,12 @@ import yaml
 from pydantic import AfterValidator, Field
 
 from gen4det.data.settings import DatasetSettings
+from gen4det.detection.settings import DetectorSettings
 from gen4det.diffusion.settings import FoundationSettings
 from gen4det.engines.base import engine_settings
 from gen4det.engines.settings import EngineSettings
 from gen4det.errors import InputError
+from gen4det.evaluation.settings import EvaluationSettings
 from gen4det.evaluation.study_settings import ArmLabel, GallerySettings, StudySettings
 from gen4det.filters.settings import FilterSettings
 from gen4det.settings import Settings, parse_settings, suggest
@@ -93,8 +95,10 @@ class Config(Settings):
     """Pretrained models the engines start from."""
     datasets: dict[Name, DatasetSettings]
     """Detection data; stages see them by the name given here."""
-    detectors: dict[Name, dict[str, Any]]
+    detectors: dict[Name, DetectorSettings]
     """Detectors and how they are trained at this scale."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """How detections are measured."""
     engines: dict[Name, dict[str, Any]] = {}
     """What this scale changes in engines of config/engines; variants inherit it like everything else."""
     needs: Needs = Needs()
@@ -230,6 +234,9 @@ def load_project(values: dict, *, source: str, root: str | Path) -> Project:
     """
     root = Path(root)
     config = parse_settings(Config, values, source=source)
+    for name, detector in config.detectors.items():
+        if not (root / detector.config).is_file():
+            raise InputError(f"{source}: detectors.{name}.config: no such file {detector.config}")
     engines = _load_engines(config, source=source, folder=root / "config" / "engines")
     studies = {name: _load_study(name, config, engines, source=source, root=root) for name in config.studies}
     _check_arms(studies)

@@ -61,7 +61,8 @@ def _explain(model: type, values: dict, error: Any) -> str:
             key = context["discriminator"].strip("'")
             return f"{where}.{key}: expected one of {context['expected_tags']} (got {context['tag']!r})"
         case "value_error":
-            return f"{where}: {error['msg'].removeprefix('Value error, ')}"
+            message = error["msg"].removeprefix("Value error, ")
+            return f"{where}: {message}" if path else message
         case _:
             return f"{where}: {error['msg']} (got {_short(error['input'])})"
 

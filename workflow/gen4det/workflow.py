@@ -5,7 +5,9 @@ Snakemake compares it with the one the result was made from: what is in it decid
 everything that changes a result is in it and nothing else is.
 """
 
+import ast
 import functools
+import hashlib
 import json
 import re
 import shlex
@@ -127,12 +129,22 @@ class Jobs:
 
     def train(self, wildcards: Any) -> str:
         """Settings of one training."""
-        detector = self.config.detectors[wildcards.detector]
-        return job({"detector": detector, "seed": int(wildcards.seed)}, "train")
+        return self._detecting(wildcards, "train", seed=int(wildcards.seed))
 
     def evaluate(self, wildcards: Any) -> str:
         """Settings of one evaluation."""
-        return job({"detector": self.config.detectors[wildcards.detector]}, "evaluate")
+        return self._detecting(
+            wildcards, "evaluate", evaluation=self.config.evaluation.model_dump(mode="json")
+        )
+
+    def _detecting(self, wildcards: Any, stage: str, **settings: Any) -> str:
+        detector = self.config.detectors[wildcards.detector]
+        root = self.project.root
+        files = config_files(root / detector.config)
+        if detector.backbone_weights:
+            files += [root / detector.backbone_weights]
+        hashes = {str(file.relative_to(root)): sampled_hash(file) for file in files if file.is_file()}
+        return job({"detector": detector.model_dump(mode="json"), **settings}, stage, files=hashes)
 
     # --- tables and figures -------------------------------------------------------------------------------
 
@@ -236,16 +248,30 @@ def folder_hash(folder: Path) -> str | None:
     if not folder.is_dir():
         return None
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return content_hash([[str(path.relative_to(folder)), _sampled_hash(path)] for path in files])[:16]
+    return content_hash([[str(path.relative_to(folder)), sampled_hash(path)] for path in files])[:16]
 
 
-def _sampled_hash(path: Path) -> str:
+@functools.cache
+def sampled_hash(path: Path) -> str:
+    """Hash (16 hex digits) of one file, of samples if it is large; see `folder_hash`."""
     size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
     with open(path, "rb") as stream:
         if size <= FULLY_HASHED:
-            return content_hash(stream.read().hex())
-        samples = []
-        for position in range(0, size, size // 64):
-            stream.seek(position)
-            samples.append(stream.read(65536).hex())
-        return content_hash([size, samples])
+            digest.update(stream.read())
+        else:
+            for position in range(0, size, size // 64):
+                stream.seek(position)
+                digest.update(stream.read(65536))
+    return digest.hexdigest()[:16]
+
+
+def config_files(path: Path) -> list[Path]:
+    """An mmengine config file and the files of this repository that it inherits from (`_base_`)."""
+    bases: list[str] = []
+    for statement in ast.parse(path.read_text()).body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "_base_":
+            value = ast.literal_eval(statement.value)
+            bases += [value] if isinstance(value, str) else value
+    inherited = [file for base in bases if "::" not in base for file in config_files(path.parent / base)]
+    return [path, *inherited]
