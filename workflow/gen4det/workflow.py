@@ -76,6 +76,10 @@ class Jobs:
         files = (data.train.annotations, data.val.annotations)
         return [file for file in files if Path(file).is_file()]
 
+    def registry(self, wildcards: Any) -> str:
+        """List of the public data that a data set is downloaded from."""
+        return self.config.datasets[wildcards.dataset].registry
+
     def dataset(self, wildcards: Any) -> str:
         """Descriptor of the data set of a job."""
         return f"{self.results}/data/{wildcards.dataset}/dataset.json"
@@ -109,23 +113,43 @@ class Jobs:
         chosen = self.project.engines[wildcards.engine].filter
         return job({"filter": chosen.model_dump(mode="json")}, "filter")
 
-    def shards(self, wildcards: Any, suffix: str = "json") -> list[str]:
-        """Files of all shards of an engine, drawn by the variant it shares its images with."""
-        images = self.project.engines[wildcards.engine].images
-        folder = f"{self.results}/synthetic/{wildcards.dataset}/{images}/shards"
-        return [f"{folder}/{shard:05d}.{suffix}" for shard in range(self.config.shards)]
+    def model(self, wildcards: Any) -> list[str]:
+        """What an engine has to fit before it draws; nothing for training-free ones."""
+        if not self.project.engines[wildcards.engine].settings.needs_fit:
+            return []
+        return [f"{self.results}/engines/{wildcards.dataset}/{wildcards.engine}/model"]
+
+    def shards(self, wildcards: Any) -> list[str]:
+        """Label files of all shards of an engine."""
+        return self._shards(wildcards.dataset, wildcards.engine, "json")
 
     def shard_images(self, wildcards: Any) -> list[str]:
-        """Image stores of the same shards."""
-        return self.shards(wildcards, suffix="zip")
+        """Image stores of all shards of an engine."""
+        return self._shards(wildcards.dataset, wildcards.engine, "zip")
+
+    def _shards(self, dataset: str, engine: str, suffix: str) -> list[str]:
+        """Files of the shards, which lie with the variant that draws them."""
+        folder = f"{self.results}/synthetic/{dataset}/{self.project.engines[engine].images}/shards"
+        return [f"{folder}/{shard:05d}.{suffix}" for shard in range(self.config.shards)]
 
     # --- detectors --------------------------------------------------------------------------------------
 
     def synthetic_sets(self, wildcards: Any) -> list[str]:
         """Annotations of the synthetic sets an arm trains on."""
         arm = self.project.arms[wildcards.dataset, wildcards.detector, wildcards.arm]
-        folder = f"{self.results}/synthetic/{wildcards.dataset}"
-        return [f"{folder}/{engine}/annotations.json" for engine in arm.synthetic]
+        return self._sets(wildcards.dataset, arm.synthetic)
+
+    def synthetic_images(self, wildcards: Any) -> list[str]:
+        """Image stores of those sets."""
+        arm = self.project.arms[wildcards.dataset, wildcards.detector, wildcards.arm]
+        return self._images(wildcards.dataset, arm.synthetic)
+
+    def _sets(self, dataset: str, engines: Iterable[str]) -> list[str]:
+        return [f"{self.results}/synthetic/{dataset}/{engine}/annotations.json" for engine in engines]
+
+    def _images(self, dataset: str, engines: Iterable[str]) -> list[str]:
+        files = (file for engine in engines for file in self._shards(dataset, engine, "zip"))
+        return list(dict.fromkeys(files))
 
     def train(self, wildcards: Any) -> str:
         """Settings of one training."""
@@ -167,8 +191,12 @@ class Jobs:
     def gallery_sets(self, wildcards: Any) -> list[str]:
         """Annotations of all synthetic sets of a study."""
         study = self.project.studies[wildcards.study]
-        folder = f"{self.results}/synthetic/{study.recipe.dataset}"
-        return [f"{folder}/{engine}/annotations.json" for engine in study.engines]
+        return self._sets(study.recipe.dataset, study.engines)
+
+    def gallery_images(self, wildcards: Any) -> list[str]:
+        """Image stores of those sets."""
+        study = self.project.studies[wildcards.study]
+        return self._images(study.recipe.dataset, study.engines)
 
     # --- what a job needs -----------------------------------------------------------------------------------
 
@@ -185,6 +213,25 @@ class Jobs:
 def device(wildcards: Any, resources: Any) -> str:
     """Torch device of a job. Since it reads `resources`, Snakemake does not compare it: results travel."""
     return "cuda" if resources.gpu else "cpu"
+
+
+def time_budget(*, limited: bool) -> Callable:
+    """Option that makes a resumable stage save and stop before the scheduler ends its job.
+
+    Args:
+        limited: whether jobs run under a scheduler that enforces `runtime`; on a laptop nobody does.
+    """
+
+    def option(wildcards: Any, resources: Any) -> str:
+        seconds = resources.runtime * 60
+        return f"--max-seconds {seconds - max(120, seconds // 20)}" if limited else ""
+
+    return option
+
+
+def model_option(wildcards: Any, input: Any) -> str:
+    """Option that hands a fitted model to the stage, where the engine has one."""
+    return f"--model {shlex.quote(str(input.model))}" if input.model else ""
 
 
 def job(settings: dict, stage: str, *modules: str, **more: Any) -> str:

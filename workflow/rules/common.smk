@@ -7,7 +7,7 @@ sys.path.insert(0, str(Path(workflow.basedir, "workflow")))
 
 from gen4det.config import load_project
 from gen4det.errors import InputError
-from gen4det.workflow import Jobs, device, shell_prefix
+from gen4det.workflow import Jobs, device, model_option, shell_prefix, time_budget
 
 # A scale file given on the command line replaces the default: merging them key by key would mix two scales.
 if not workflow.overwrite_configfiles:
@@ -32,6 +32,10 @@ shell.prefix(
         environments=bool(workflow.deployment_settings.deployment_method),
     )
 )
+
+
+# Jobs of the main process run on this machine; all others run where a scheduler ends them after `runtime`.
+budget = time_budget(limited=not workflow.is_main_process)
 
 
 pathvars:

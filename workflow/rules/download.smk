@@ -6,7 +6,12 @@ Makes <results>/data/<dataset>/dataset.json, the descriptor every later stage re
 
 rule render:
     output:
+        "<results>/data/{dataset}/train.json",
+        "<results>/data/{dataset}/val.json",
+        "<results>/data/{dataset}/train.zip",
+        "<results>/data/{dataset}/val.zip",
         dataset="<results>/data/{dataset}/dataset.json",
+        record="<results>/data/{dataset}/dataset.json.record.json",
     log:
         "<logs>/render/{dataset}.log",
     benchmark:
@@ -32,7 +37,10 @@ rule photographs:
     input:
         jobs.own_files,
     output:
+        "<results>/data/{dataset}/train.json",
+        "<results>/data/{dataset}/val.json",
         dataset="<results>/data/{dataset}/dataset.json",
+        record="<results>/data/{dataset}/dataset.json.record.json",
     log:
         "<logs>/photographs/{dataset}.log",
     benchmark:
@@ -55,8 +63,13 @@ rule photographs:
 
 
 rule download:
+    input:
+        jobs.registry,
     output:
+        "<results>/data/{dataset}/train.json",
+        "<results>/data/{dataset}/val.json",
         dataset="<results>/data/{dataset}/dataset.json",
+        record="<results>/data/{dataset}/dataset.json.record.json",
     log:
         "<logs>/download/{dataset}.log",
     benchmark:

@@ -7,6 +7,7 @@ rule evaluate:
         weights="<results>/detectors/{dataset}/{detector}/{arm}/seed{seed}/weights.safetensors",
     output:
         metrics="<results>/detectors/{dataset}/{detector}/{arm}/seed{seed}/metrics.json",
+        record="<results>/detectors/{dataset}/{detector}/{arm}/seed{seed}/metrics.json.record.json",
     log:
         "<logs>/evaluate/{dataset}/{detector}/{arm}/seed{seed}.log",
     benchmark:

@@ -9,6 +9,8 @@ rule filter:
     output:
         annotations="<results>/synthetic/{dataset}/{engine}/annotations.json",
         rejected="<results>/synthetic/{dataset}/{engine}/rejected.json",
+        fractions="<results>/synthetic/{dataset}/{engine}/filter.csv",
+        record="<results>/synthetic/{dataset}/{engine}/annotations.json.record.json",
     log:
         "<logs>/filter/{dataset}/{engine}.log",
     benchmark:

@@ -9,6 +9,7 @@ rule plan:
         dataset=jobs.dataset,
     output:
         manifest="<results>/synthetic/{dataset}/{engine}/manifest.jsonl",
+        record="<results>/synthetic/{dataset}/{engine}/manifest.jsonl.record.json",
     log:
         "<logs>/plan/{dataset}/{engine}.log",
     benchmark:
@@ -33,9 +34,11 @@ rule generate:
     input:
         dataset=jobs.dataset,
         manifest="<results>/synthetic/{dataset}/{engine}/manifest.jsonl",
+        model=jobs.model,
     output:
         images="<results>/synthetic/{dataset}/{engine}/shards/{shard}.zip",
         annotations="<results>/synthetic/{dataset}/{engine}/shards/{shard}.json",
+        record="<results>/synthetic/{dataset}/{engine}/shards/{shard}.record.json",
     log:
         "<logs>/generate/{dataset}/{engine}/{shard}.log",
     benchmark:
@@ -51,11 +54,13 @@ rule generate:
         job=jobs.generate,
         shards=jobs.config.shards,
         prefix=subpath(output.images, strip_suffix=".zip"),
+        model=model_option,
         device=device,
+        budget=budget,
     message:
         "Draw shard {wildcards.shard} of {wildcards.engine} for {wildcards.dataset}"
     shell:
         "python -m gen4det.stages.generate --settings {params.job:q} --dataset {input.dataset:q}"
         " --manifest {input.manifest:q} --shard $((10#{wildcards.shard})) --shards {params.shards}"
-        " --output {params.prefix:q} --device {params.device} --workers {threads}"
+        " --output {params.prefix:q} --device {params.device} --workers {threads} {params.model} {params.budget}"
         " 2>&1 | tee_log {log:q}"

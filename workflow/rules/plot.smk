@@ -8,6 +8,7 @@ rule table:
         csv="<results>/tables/{study}.csv",
         markdown="<results>/tables/{study}.md",
         latex="<results>/tables/{study}.tex",
+        record="<results>/tables/{study}.csv.record.json",
     log:
         "<logs>/table/{study}.log",
     benchmark:
@@ -34,6 +35,7 @@ rule figure:
     output:
         pdf="<results>/figures/{study}.pdf",
         png="<results>/figures/{study}.png",
+        record="<results>/figures/{study}.pdf.record.json",
     log:
         "<logs>/figure/{study}.log",
     benchmark:
@@ -57,9 +59,11 @@ rule figure:
 rule gallery:
     input:
         synthetic=jobs.gallery_sets,
+        images=jobs.gallery_images,
     output:
         pdf="<results>/figures/{study}_gallery.pdf",
         png="<results>/figures/{study}_gallery.png",
+        record="<results>/figures/{study}_gallery.pdf.record.json",
     log:
         "<logs>/gallery/{study}.log",
     benchmark:

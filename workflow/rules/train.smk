@@ -9,8 +9,10 @@ rule train:
     input:
         dataset=jobs.dataset,
         synthetic=jobs.synthetic_sets,
+        images=jobs.synthetic_images,
     output:
         weights="<results>/detectors/{dataset}/{detector}/{arm}/seed{seed}/weights.safetensors",
+        record="<results>/detectors/{dataset}/{detector}/{arm}/seed{seed}/weights.safetensors.record.json",
     log:
         "<logs>/train/{dataset}/{detector}/{arm}/seed{seed}.log",
     benchmark:
@@ -25,9 +27,10 @@ rule train:
     params:
         job=jobs.train,
         device=device,
+        budget=budget,
     message:
         "Train {wildcards.detector} on {wildcards.dataset}, arm {wildcards.arm}, seed {wildcards.seed}"
     shell:
         "python -m gen4det.stages.train --settings {params.job:q} --dataset {input.dataset:q}"
-        " --synthetic {input.synthetic:q} --output {output.weights:q} --device {params.device}"
+        " --synthetic {input.synthetic:q} --output {output.weights:q} --device {params.device} {params.budget}"
         " 2>&1 | tee_log {log:q}"
