@@ -11,11 +11,12 @@ import numpy as np
 import numpy.ma  # noqa: F401
 import pycocotools.mask as mask_utils
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
 from gen4det.errors import InputError
 from gen4det.evaluation.average_precision import average_precision
 from gen4det.evaluation.settings import METRICS, EvaluationSettings
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 TOLERANCE = 1e-6  # on 0-100
 KINDS = {"box": ("bbox", "bbox"), "mask": ("segm", "segmentation")}
@@ -335,11 +336,11 @@ def test_masks_are_sized_by_their_masks_and_limits_can_be_set():
 def test_box_detectors_need_no_masks():
     truth, detection = small_world()
     del detection["segmentation"]
-    settings = EvaluationSettings(kinds=("box",))
-    measured = average_precision(truth, [detection], protocol="coco", settings=settings)
+    measured = average_precision(truth, [detection], protocol="coco")
     assert measured["mask"] is None and measured["box"]["AP"] == 100
     with pytest.raises(InputError, match="no segmentation"):
-        average_precision(truth, [detection], protocol="coco")
+        settings = EvaluationSettings(kinds=("box", "mask"))
+        average_precision(truth, [detection], protocol="coco", settings=settings)
 
 
 @pytest.mark.parametrize(

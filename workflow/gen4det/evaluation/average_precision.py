@@ -52,7 +52,7 @@ def average_precision(
         {"box": {METRICS: AP on 0-100 or None}, "mask": {...}, "per_category": [{"id", "name", "frequency",
         "split", "images_val", "instances_val", "box_AP", "mask_AP"}, ...]}, categories by id. AP is the mean
         over IoU 0.50:0.05:0.95, 101 recall points and the categories that have ground truth; None = there is
-        no such category. A kind that was not asked for is None.
+        no such category. A kind that was not measured is None.
 
     Raises:
         InputError: a detection names an image or category that is not in the ground truth; a region that is
@@ -61,12 +61,13 @@ def average_precision(
     settings = settings or EvaluationSettings()
     if protocol not in MAX_DETECTIONS:
         raise InputError(f"evaluation protocol {protocol!r}; expected one of {', '.join(MAX_DETECTIONS)}")
-    _check_ground_truth(ground_truth, protocol, settings.kinds)
-    _check_detections(ground_truth, detections, settings.kinds)
+    kinds = settings.kinds or _kinds(ground_truth, detections)
+    _check_ground_truth(ground_truth, protocol, kinds)
+    _check_detections(ground_truth, detections, kinds)
     categories = sorted(ground_truth["categories"], key=lambda category: category["id"])
     result: dict = {"box": None, "mask": None}
     per_category = {kind: [None] * len(categories) for kind in result}
-    for kind in settings.kinds:
+    for kind in kinds:
         table = _precision_table(ground_truth, detections, kind, protocol, settings, categories)
         result[kind] = _summary(table, categories)
         per_category[kind] = [_mean(table[:, k, 0]) for k in range(len(categories))]
@@ -215,6 +216,13 @@ def _area(detection: dict) -> float:
     return area_of_rle(detection["segmentation"])
 
 
+def _kinds(ground_truth: dict, detections: list[dict]) -> tuple[Kind, ...]:
+    """What can be measured. A detector that finds nothing is held to whatever the ground truth has."""
+    expected = any("segmentation" in annotation for annotation in ground_truth["annotations"])
+    found = any("segmentation" in detection for detection in detections) or not detections
+    return ("box", "mask") if expected and found else ("box",)
+
+
 def _regions(kinds: Iterable[Kind]) -> list[str]:
     return ["bbox" if kind == "box" else "segmentation" for kind in kinds]
 
@@ -246,7 +254,7 @@ def _check_detections(ground_truth: dict, detections: list[dict], kinds: Iterabl
             raise InputError(f"{where}: the score is {detection['score']}; expected a finite number")
         for key in needed:
             if key not in detection:
-                raise InputError(f"{where}: no {key}; a detector without it needs other evaluation kinds")
+                raise InputError(f"{where}: no {key}, which is to be measured")
 
 
 def _counts(ground_truth: dict) -> tuple[dict[int, set[int]], dict[int, int]]:

@@ -18,8 +18,9 @@ METRICS = (
 class EvaluationSettings(Settings):
     """How detections are measured."""
 
-    kinds: tuple[Kind, ...] = ("box", "mask")
-    """Which regions are compared with the ground truth; ("box",) for detectors without masks."""
+    kinds: tuple[Kind, ...] | None = Field(default=None, min_length=1)
+    """Which regions are compared with the ground truth. null: boxes, and masks where there are any on both
+    sides."""
     max_per_image: int | None = Field(default=None, ge=1)
     """Detections the detector may return per image; null: 300 for LVIS, 100 for COCO, as their papers do."""
     area_limits: tuple[float, float] = (32.0**2, 96.0**2)
