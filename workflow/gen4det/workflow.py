@@ -153,22 +153,18 @@ class Jobs:
 
     def train(self, wildcards: Any) -> str:
         """Settings of one training."""
-        return self._detecting(wildcards, "train", seed=int(wildcards.seed))
-
-    def evaluate(self, wildcards: Any) -> str:
-        """Settings of one evaluation."""
-        return self._detecting(
-            wildcards, "evaluate", evaluation=self.config.evaluation.model_dump(mode="json")
-        )
-
-    def _detecting(self, wildcards: Any, stage: str, **settings: Any) -> str:
         detector = self.config.detectors[wildcards.detector]
         root = self.project.root
         files = config_files(root / detector.config)
         if detector.backbone_weights:
-            files += [root / detector.backbone_weights]
+            files.append(root / detector.backbone_weights)
         hashes = {str(file.relative_to(root)): sampled_hash(file) for file in files if file.is_file()}
-        return job({"detector": detector.model_dump(mode="json"), **settings}, stage, files=hashes)
+        settings = {"detector": detector.model_dump(mode="json"), "seed": int(wildcards.seed)}
+        return job(settings, "train", files=hashes)
+
+    def evaluate(self, wildcards: Any) -> str:
+        """Settings of one evaluation; what the detector is stands in its weights."""
+        return job({"evaluation": self.config.evaluation.model_dump(mode="json")}, "evaluate")
 
     # --- tables and figures -------------------------------------------------------------------------------
 
@@ -213,6 +209,11 @@ class Jobs:
 def device(wildcards: Any, resources: Any) -> str:
     """Torch device of a job. Since it reads `resources`, Snakemake does not compare it: results travel."""
     return "cuda" if resources.gpu else "cpu"
+
+
+def loaders(wildcards: Any, resources: Any, threads: int) -> int:
+    """Processes that load images beside a GPU; on the CPU the model itself needs the cores."""
+    return threads if resources.gpu else 0
 
 
 def time_budget(*, limited: bool) -> Callable:

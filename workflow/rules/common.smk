@@ -7,7 +7,15 @@ sys.path.insert(0, str(Path(workflow.basedir, "workflow")))
 
 from gen4det.config import load_project
 from gen4det.errors import InputError
-from gen4det.workflow import Jobs, device, model_option, shell_prefix, time_budget
+from gen4det.locks import explain_locks, note_run
+from gen4det.workflow import (
+    Jobs,
+    device,
+    loaders,
+    model_option,
+    shell_prefix,
+    time_budget,
+)
 
 # A scale file given on the command line replaces the default: merging them key by key would mix two scales.
 if not workflow.overwrite_configfiles:
@@ -36,6 +44,14 @@ shell.prefix(
 
 # Jobs of the main process run on this machine; all others run where a scheduler ends them after `runtime`.
 budget = time_budget(limited=not workflow.is_main_process)
+
+if workflow.is_main_process and "--unlock" not in sys.argv:
+    if note := explain_locks(Path(".snakemake")):
+        print(note, file=sys.stderr)
+
+
+onstart:
+    note_run(Path(".snakemake"))
 
 
 pathvars:

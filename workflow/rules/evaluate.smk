@@ -22,9 +22,10 @@ rule evaluate:
     params:
         job=jobs.evaluate,
         device=device,
+        loaders=loaders,
     message:
         "Evaluate {wildcards.detector} on {wildcards.dataset}, arm {wildcards.arm}, seed {wildcards.seed}"
     shell:
         "python -m gen4det.stages.evaluate --settings {params.job:q} --dataset {input.dataset:q}"
-        " --weights {input.weights:q} --output {output.metrics:q} --device {params.device}"
+        " --weights {input.weights:q} --output {output.metrics:q} --device {params.device} --workers {params.loaders}"
         " 2>&1 | tee_log {log:q}"

@@ -27,10 +27,11 @@ rule train:
     params:
         job=jobs.train,
         device=device,
+        loaders=loaders,
         budget=budget,
     message:
         "Train {wildcards.detector} on {wildcards.dataset}, arm {wildcards.arm}, seed {wildcards.seed}"
     shell:
         "python -m gen4det.stages.train --settings {params.job:q} --dataset {input.dataset:q}"
-        " --synthetic {input.synthetic:q} --output {output.weights:q} --device {params.device} {params.budget}"
+        " --synthetic {input.synthetic:q} --output {output.weights:q} --device {params.device} --workers {params.loaders} {params.budget}"
         " 2>&1 | tee_log {log:q}"

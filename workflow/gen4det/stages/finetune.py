@@ -1,7 +1,7 @@
 """Let an engine learn from the training images before it draws; only for engines that need it.
 
-Writes <output>, a folder or file that `generate --model` takes, and <output>.record.json. What the engine keeps
-to resume after an interruption lies in the folder `work` beside <output>.
+Writes <output>, a folder that `generate --model` takes, and <output>.record.json. What the engine keeps to
+resume after an interruption lies in the folder `work` beside <output>.
 """
 
 from pathlib import Path

@@ -1,0 +1,108 @@
+"""Promise: nothing is lost. Killed jobs go on where they stopped and end with the same bytes."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.workflow
+SHARD = "results/test/synthetic/lvis/mosaicfusion/shards/00000"
+DETECTOR = "results/test/detectors/lvis/mask-rcnn/real/seed0"
+
+
+@contextlib.contextmanager
+def running(checkout, *arguments: str):
+    """Snakemake and its jobs in a process group of their own, killed at the end if still alive."""
+    with open(checkout / "killed.log", "w") as log:
+        process = subprocess.Popen(
+            checkout.command(*arguments),
+            cwd=checkout.folder,
+            env=checkout.environment(),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def wait_for(condition, process, seconds: float = 300) -> None:
+    """Wait until `condition()` is true while the process runs."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)
+
+
+def start_anew(checkout, *results: str) -> None:
+    for result in results:
+        for path in checkout.folder.glob(f"{result}*"):
+            if path.is_file():
+                path.unlink()
+
+
+def test_killed_generation_resumes_inside_the_shard_with_the_same_bytes(finished, checkout):
+    start_anew(checkout, f"{SHARD}.")
+    batches = checkout / f"{SHARD}.work"
+    with running(checkout, f"{SHARD}.zip") as process:
+        wait_for(lambda: list(batches.glob("*[0-9].zip")), process)
+    saved = {path.name: path.stat().st_mtime_ns for path in batches.glob("*[0-9].zip")}
+    assert saved and not (checkout / f"{SHARD}.zip").exists()
+
+    text = checkout.run(f"{SHARD}.zip").stdout
+    assert "a run in this checkout was killed" in text and "make unlock" in text
+    checkout.make("--unlock")
+    checkout.make(f"{SHARD}.zip")
+    for suffix in (".zip", ".json"):
+        assert (checkout / (SHARD + suffix)).read_bytes() == (finished / (SHARD + suffix)).read_bytes()
+    assert not batches.exists()
+
+
+def test_killed_training_resumes_from_its_checkpoint_with_the_same_weights(finished, checkout):
+    weights = f"{DETECTOR}/weights.safetensors"
+    start_anew(checkout, weights)
+    work = checkout / DETECTOR / "work"
+
+    def checkpoints() -> list[Path]:
+        return [path for path in work.rglob("*") if path.suffix in (".pth", ".pt", ".safetensors")]
+
+    with running(checkout, weights) as process:
+        wait_for(checkpoints, process)
+    assert not (checkout / weights).exists()
+    checkout.make("--unlock")
+    text = checkout.make(weights)
+    assert "resum" in text.lower()
+    assert (checkout / weights).read_bytes() == (finished / weights).read_bytes()
+
+
+def test_terminated_run_saves_what_is_finished(checkout):
+    start_anew(checkout, f"{SHARD}.")
+    batches = checkout / f"{SHARD}.work"
+    with running(checkout, f"{SHARD}.zip") as process:
+        wait_for(lambda: list(batches.glob("*[0-9].zip")), process)
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=120)
+    assert list(batches.glob("*[0-9].zip")) and not (checkout / f"{SHARD}.zip").exists()
+    assert not list((checkout / SHARD).parent.glob(".*")), "half-written files are left"
+    log = (checkout / "killed.log").read_text()
+    assert "Traceback" not in log and "run the same command again" in log
+
+
+def test_a_second_run_in_the_same_checkout_is_refused_and_explained(checkout):
+    start_anew(checkout, f"{SHARD}.")
+    with running(checkout, f"{SHARD}.zip") as process:
+        wait_for(lambda: (checkout / f"{SHARD}.work").exists(), process)
+        second = checkout.run(f"{SHARD}.zip")
+        assert second.returncode != 0
+        assert f"another run is at work in this checkout (process {process.pid}" in second.stdout
+        assert "cannot be locked" in second.stdout
+        assert "Traceback" not in second.stdout

@@ -1,0 +1,58 @@
+"""Who is at work in this checkout, in plain words, for the moment when Snakemake finds its files locked."""
+
+import datetime
+import json
+import os
+import socket
+from pathlib import Path
+
+NOTE = "gen4det.run.json"
+"""File in .snakemake that says which run took the lock last."""
+
+
+def note_run(folder: Path) -> None:
+    """Remember this process as the one at work.
+
+    Args:
+        folder: the checkout's .snakemake.
+    """
+    run = {
+        "process": os.getpid(),
+        "host": socket.gethostname(),
+        "started": datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
+    }
+    (folder / NOTE).write_text(json.dumps(run))
+
+
+def explain_locks(folder: Path) -> str | None:
+    """What to do about the locks in a checkout; None if there are none.
+
+    Args:
+        folder: the checkout's .snakemake.
+    """
+    if not any((folder / "locks").glob("*.lock")):
+        return None
+    try:
+        run = json.loads((folder / NOTE).read_text())
+    except (OSError, ValueError):
+        run = {"process": 0, "host": "?", "started": "?"}
+    known = f"process {run['process']} on {run['host']}, started {run['started']}"
+    if run["host"] == socket.gethostname() and not _is_alive(run["process"]):
+        return (
+            f"Note: a run in this checkout was killed ({known}) and could not remove its lock. "
+            "Remove it with `make unlock`, then start again; finished work is kept."
+        )
+    return (
+        f"Note: another run is at work in this checkout ({known}). Two runs must not make the same files: "
+        "wait until it ends. If it was killed, remove its lock with `make unlock`."
+    )
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return process > 0
