@@ -243,11 +243,10 @@ def _polygon_problems(
     if not polygons:
         return []
     lengths = np.array([len(polygon) for polygon in polygons])
-    try:
-        flat = np.fromiter(chain.from_iterable(polygons), dtype=np.float64, count=int(lengths.sum()))
-    except (TypeError, ValueError):
+    if not set(map(type, chain.from_iterable(polygons))) <= {int, float}:
         bad = [position for position, polygon in enumerate(polygons) if not _is_numbers(polygon)]
         return [(int(owners[position]), "polygon: coordinates that are not numbers") for position in bad]
+    flat = np.fromiter(chain.from_iterable(polygons), dtype=np.float64, count=int(lengths.sum()))
     points = flat.reshape(-1, 2)
     starts = np.concatenate([[0], np.cumsum(lengths // 2)[:-1]])
     with np.errstate(invalid="ignore"):

@@ -21,7 +21,7 @@ def voc_annotations(root: Path, parts: list[tuple[str, str]], *, difficult_as_cr
     Args:
         root: folder below which the parts lie; file names are relative to it.
         parts: (folder, image set), e.g. ("2007-trainval/VOC2007", "trainval").
-        difficult_as_crowd: for evaluation, where VOC ignores objects marked as difficult: COCO ignores crowds.
+        difficult_as_crowd: for evaluation: VOC ignores objects marked as difficult, as COCO ignores crowds.
             Otherwise they are objects like all others (47,223 in the 16,551 images of 07+12 trainval).
 
     Raises:
