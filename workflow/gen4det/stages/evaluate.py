@@ -10,20 +10,24 @@ from pathlib import Path
 
 from gen4det.data.annotations import category_counts, frequency_groups
 from gen4det.data.datasets import Dataset, load_dataset
-from gen4det.errors import InputError
+from gen4det.detection.settings import DetectorSettings
 from gen4det.evaluation.average_precision import MAX_DETECTIONS, average_precision
 from gen4det.evaluation.settings import EvaluationSettings
 from gen4det.provenance import RunRecord, file_hash, write_json
 from gen4det.settings import Settings
 from gen4det.stages._cli import run, stage_parser, stage_settings
+from gen4det.stages._device import torch_device
 
 log = logging.getLogger("gen4det.evaluate")
 
 
 class EvaluateStageSettings(Settings):
-    """Settings of this stage. What the detector is stands in its weights."""
+    """Settings of this stage."""
 
     evaluation: EvaluationSettings = EvaluationSettings()
+    """What is measured, and how."""
+    detector: DetectorSettings | None = None
+    """How the weights were trained. For the run record; what the detector is stands in its weights."""
 
 
 def main() -> None:
@@ -63,7 +67,7 @@ def evaluate(args: argparse.Namespace, dataset: Dataset, settings: EvaluationSet
 
     from gen4det.detection.inference import predict
 
-    device = _device(args.device)
+    device = torch_device(args.device)
     detections = predict(
         Path(args.weights),
         dataset.val.images,
@@ -110,15 +114,6 @@ def _with_training_counts(categories: list[dict], dataset: Dataset) -> list[dict
             known["frequency"] = groups.get(category["id"], "r")
         filled.append(known | category)
     return filled
-
-
-def _device(name: str) -> str:
-    import torch
-
-    there = torch.cuda.is_available()
-    if name == "cuda" and not there:
-        raise InputError("--device cuda: torch finds no CUDA device here")
-    return "cuda" if there and name != "cpu" else "cpu"
 
 
 def _readable(values: dict[str, float | None]) -> str:
