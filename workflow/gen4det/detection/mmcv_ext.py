@@ -7,6 +7,7 @@ under the module name mmcv looks for. A compiled extension always wins: then not
 Every other operator name resolves to a function that says, when it is called, which operator is missing.
 """
 
+import importlib.machinery
 import importlib.util
 import sys
 import types
@@ -48,6 +49,7 @@ def install() -> bool:
     if importlib.util.find_spec(NAME) is not None:
         return False
     operators = _Operators(NAME, doc=__doc__)
+    operators.__spec__ = importlib.machinery.ModuleSpec(NAME, loader=None)  # others look for it, too
     operators.nms = nms
     operators.roi_align_forward = roi_align_forward
     operators.roi_align_backward = roi_align_backward

@@ -1,0 +1,187 @@
+"""Training images of several sources, in the shape that mmdet's transforms expect."""
+
+import pickle
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmdet.registry import TRANSFORMS
+from torch.utils.data import Dataset as TorchDataset
+
+from gen4det.data.annotations import image_name, index_annotations
+from gen4det.data.images import ImageStore
+from gen4det.detection.detectors import build_pipeline
+from gen4det.detection.samplers import Draw
+from gen4det.errors import InputError
+
+REDRAWS = 100
+"""Attempts at an image of which augmentation leaves at least one object."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images and annotations of one origin."""
+
+    name: str
+    """Shown in logs and handed to the model with every image, e.g. "lvis" or "mosaicfusion"."""
+    path: Path
+    """The annotation file, for error messages."""
+    annotations: dict
+    """COCO or LVIS dictionary."""
+    images: ImageStore
+
+
+@TRANSFORMS.register_module()
+class LoadStoredImage(BaseTransform):
+    """Read the image that `images` (ImageStore) and `img_path` (name in it) of the results point at.
+
+    Adds `img`, uint8 (H, W, 3) in BGR order as everywhere in mmdet, `img_shape` and `ori_shape` (H, W).
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Load.
+
+        Raises:
+            InputError: the image is missing or damaged, or its size is not the annotated one.
+        """
+        image = results["images"].image(results["img_path"])
+        expected = (results["height"], results["width"])
+        if image.shape[:2] != expected:
+            raise InputError(
+                f"{results['images'].root / results['img_path']}: "
+                f"{image.shape[1]} x {image.shape[0]} pixels; annotated as {expected[1]} x {expected[0]}"
+            )
+        results["img"] = np.ascontiguousarray(image[..., ::-1])
+        results["img_shape"] = results["ori_shape"] = expected
+        return results
+
+
+class DetectionDataset(TorchDataset):
+    """Images of all sources, one behind the other.
+
+    Items are addressed by `Draw(index, seed)`: all randomness of augmentation comes from the seed, so that an
+    item does not depend on the worker that loads it or on what was loaded before.
+
+    Args:
+        sources: their categories must agree with `categories` where they name the same id.
+        categories: COCO or LVIS categories; the class of label k is the one with the k-th smallest id.
+        pipeline: transforms in mmdet's words, beginning with LoadStoredImage.
+        masks: whether every object must have a mask.
+        keep_empty: whether images without objects stay.
+
+    Raises:
+        InputError: an annotation has no mask or an unknown category; no image is left.
+    """
+
+    def __init__(
+        self,
+        sources: list[Source],
+        categories: list[dict],
+        pipeline: list[dict],
+        *,
+        masks: bool = False,
+        keep_empty: bool = False,
+    ):
+        self.categories = sorted(categories, key=lambda category: category["id"])
+        self.metainfo = {"classes": tuple(category["name"] for category in self.categories)}
+        self.sources = [source.name for source in sources]
+        self._stores = [source.images for source in sources]
+        self._transforms = pipeline
+        self._pipeline = None
+        labels = {category["id"]: label for label, category in enumerate(self.categories)}
+        records, origin, contents = [], [], []
+        for number, source in enumerate(sources):
+            _check_categories(source, self.categories)
+            for record in _records(source, labels, masks=masks):
+                if not record["instances"] and not keep_empty:
+                    continue
+                origin.append(number)
+                contents.append(
+                    sorted({item["bbox_label"] for item in record["instances"] if not item["ignore_flag"]})
+                )
+                records.append(pickle.dumps(record, protocol=pickle.HIGHEST_PROTOCOL))
+        if not records:
+            raise InputError(f"{sources[0].path}: no image with an object to train on")
+        self.origin = np.array(origin)
+        """Number of each image's source, (N,)."""
+        self.contents = contents
+        """Labels each image shows, N sorted lists; crowd regions do not count."""
+        # One buffer instead of millions of objects: forked workers share it, nothing is copied on reference.
+        self._offsets = np.cumsum([0] + [len(record) for record in records])
+        self._buffer = np.frombuffer(b"".join(records), dtype=np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.origin)
+
+    def record(self, index: int) -> dict:
+        """Annotations of one image as mmdet's transforms read them."""
+        start, stop = self._offsets[index : index + 2]
+        record = pickle.loads(self._buffer[start:stop])  # written by this very process
+        number = self.origin[index]
+        return record | {"images": self._stores[number], "source": self.sources[number], "sample_idx": index}
+
+    def __getitem__(self, draw: Draw) -> dict:
+        if self._pipeline is None:  # built in the process that uses it
+            self._pipeline = build_pipeline(self._transforms)
+        index = draw.index
+        for attempt in range(REDRAWS):
+            seed_everything(draw.seed + attempt)
+            data = self._pipeline(self.record(index))
+            if data is not None:
+                return data
+            index = random.randrange(len(self))
+        raise InputError(f"training pipeline: augmentation left no object in any of {REDRAWS} images")
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _check_categories(source: Source, categories: list[dict]) -> None:
+    names = {category["id"]: category["name"] for category in categories}
+    for category in source.annotations["categories"]:
+        known = names.get(category["id"])
+        if known != category["name"]:
+            problem = "is not a category of the data set" if known is None else f"is {known!r} there"
+            raise InputError(f"{source.path}: category {category['id']} ({category['name']!r}) {problem}")
+
+
+def _records(source: Source, labels: dict[int, int], *, masks: bool):
+    """Images of a source in mmdet's words, in the order of the file."""
+    annotations = index_annotations(source.annotations)
+    for image in source.annotations["images"]:
+        width, height = image["width"], image["height"]
+        instances = []
+        for annotation in annotations[image["id"]]:
+            x, y, w, h = annotation["bbox"]
+            inside_x = min(x + w, width) - max(x, 0)
+            inside_y = min(y + h, height) - max(y, 0)
+            # The rules of mmdet's CocoDataset: what has no area inside the image teaches nothing.
+            if annotation.get("ignore") or inside_x <= 0 or inside_y <= 0 or w < 1 or h < 1:
+                continue
+            instance = {
+                "bbox": [x, y, x + w, y + h],
+                "bbox_label": labels[annotation["category_id"]],
+                "ignore_flag": int(bool(annotation.get("iscrowd"))),
+            }
+            if masks:
+                if not annotation.get("segmentation"):
+                    raise InputError(
+                        f"{source.path}: annotation {annotation['id']} has no segmentation; the detector "
+                        "learns masks"
+                    )
+                instance["mask"] = annotation["segmentation"]
+            instances.append(instance)
+        yield {
+            "img_path": image_name(image),
+            "img_id": image["id"],
+            "height": height,
+            "width": width,
+            "instances": instances,
+        }

@@ -1,0 +1,215 @@
+"""Detectors: mmengine config files, the models they describe, and how both travel in a weights file.
+
+Importing this module makes mmdet usable, with or without mmcv's compiled operators.
+"""
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from gen4det.detection import mmcv_ext
+from gen4det.errors import InputError
+
+mmcv_ext.install()  # before anything imports mmcv.ops
+with contextlib.redirect_stdout(io.StringIO()):  # mmdet prints which optional parts it lacks
+    import mmdet.datasets.transforms  # noqa: F401  (registers the transforms)
+    import mmdet.models  # noqa: F401  (registers the models)
+from mmdet.registry import MODELS, TRANSFORMS  # noqa: E402
+
+MMLogger.get_instance("gen4det", log_level="WARNING")  # else every initialised parameter is a line
+
+REQUIRED_KEYS = ("model", "train_pipeline", "test_pipeline", "batch_size", "max_iters", "optim_wrapper")
+_SCHEDULE_KEYS = ("begin", "end", "T_max", "milestones", "total_iters")
+
+
+# --- config files -------------------------------------------------------------------------------
+
+
+def load_config(path: str | Path, *, classes: int, iterations: int | None = None) -> Config:
+    """Read a detector's config file and fit it to the data.
+
+    A config file says `model`, `train_pipeline`, `test_pipeline`, `batch_size` (over all processes),
+    `max_iters`, `optim_wrapper` and, if it likes, `param_scheduler` (by iteration) and `custom_hooks`, all in
+    the words of mmdet 3. It may build on mmdet's own files: `_base_ = "mmdet::lvis/..."`.
+
+    Args:
+        classes: number of categories; replaces every `num_classes` of the model.
+        iterations: replaces `max_iters` and stretches the schedule; None: as written.
+
+    Raises:
+        InputError: the file is missing, broken, or lacks one of the above.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such detector config")
+    try:
+        config = Config.fromfile(path)
+    except Exception as error:  # a config file is Python: anything may go wrong in it
+        raise InputError(f"{path}: cannot be read: {type(error).__name__}: {_first_line(error)}") from error
+    missing = [key for key in REQUIRED_KEYS if key not in config]
+    if missing:
+        raise InputError(f"{path}: no {missing[0]}; a detector config says {', '.join(REQUIRED_KEYS)}")
+    _replace(config.model, "num_classes", classes)
+    _require_iterations(config, path)
+    if iterations is not None:
+        _stretch(config, iterations / config.max_iters)
+        config.max_iters = iterations
+    return config
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or "no message").splitlines()[0]
+
+
+def _dictionaries(value: Any) -> Iterator[dict]:
+    """All dictionaries inside a piece of config, the outermost first."""
+    if isinstance(value, dict):
+        yield value
+        for item in value.values():
+            yield from _dictionaries(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _dictionaries(item)
+
+
+def _replace(value: Any, key: str, new: Any) -> None:
+    for dictionary in _dictionaries(value):
+        if key in dictionary:
+            dictionary[key] = new
+
+
+def _schedulers(config: Config) -> list[dict]:
+    schedulers = config.get("param_scheduler") or []
+    return schedulers if isinstance(schedulers, list) else [schedulers]
+
+
+def _require_iterations(config: Config, path: Path) -> None:
+    for scheduler in _schedulers(config):
+        if scheduler.get("by_epoch", True):
+            raise InputError(
+                f"{path}: param_scheduler: {scheduler.get('type')} counts epochs; set by_epoch=False and "
+                "give its times in iterations"
+            )
+
+
+def _stretch(config: Config, factor: float) -> None:
+    def scaled(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [scaled(item) for item in value]
+        return max(1, round(value * factor)) if value else value
+
+    for scheduler in _schedulers(config):
+        for key in _SCHEDULE_KEYS:
+            if key in scheduler:
+                scheduler[key] = scaled(scheduler[key])
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+
+def build_model(model: dict) -> nn.Module:
+    """A detector of mmdet, on the CPU, with its initial weights not yet drawn."""
+    init_default_scope("mmdet")
+    return MODELS.build(Config(model))
+
+
+def build_pipeline(transforms: list[dict]) -> Callable[[dict], dict | None]:
+    """Transforms one after the other; a transform that returns None (no object left) ends it with None."""
+    init_default_scope("mmdet")
+    steps = [TRANSFORMS.build(dict(transform)) for transform in transforms]
+
+    def apply(results: dict | None) -> dict | None:
+        for step in steps:
+            results = step(results)
+            if results is None:
+                return None
+        return results
+
+    return apply
+
+
+def limit_detections(model: dict, max_per_image: int) -> dict:
+    """A copy of a model's config that returns at most this many detections per image."""
+    model = Config(model).to_dict()
+    test = model.get("test_cfg") or {}
+    final = test.get("rcnn", test)  # of two stages the second one answers
+    for stage in final if isinstance(final, list) else [final]:
+        stage["max_per_img"] = max_per_image
+    return model
+
+
+def load_backbone(model: nn.Module, path: str | Path) -> None:
+    """Start the backbone from pretrained weights.
+
+    Args:
+        path: `.safetensors`, or a torch file of plain tensors. Names are those of the backbone, with or
+            without the prefix "backbone."; what a classifier has beyond (`fc`, `head`) is left out.
+
+    Raises:
+        InputError: missing file, or weights of another architecture.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file of backbone weights")
+    found = {name.removeprefix("backbone."): value for name, value in _read_tensors(path).items()}
+    wanted = model.backbone.state_dict()
+    weights = {name: value for name, value in found.items() if name in wanted}
+    missing = [name for name in wanted if name not in weights and not name.endswith("num_batches_tracked")]
+    if missing:
+        raise InputError(f"{path}: not the weights of this backbone: no {missing[0]}")
+    for name, value in weights.items():
+        if value.shape != wanted[name].shape:
+            raise InputError(
+                f"{path}: not the weights of this backbone: {name} is {tuple(value.shape)}, "
+                f"the config asks for {tuple(wanted[name].shape)}"
+            )
+    model.backbone.load_state_dict(weights, strict=False)
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        return loaded.get("state_dict", loaded)
+    except Exception as error:  # each format fails in its own way; all mean that the file is unusable
+        raise InputError(f"{path}: not readable as weights: {_first_line(error)}") from error
+
+
+# --- configs in weights files -----------------------------------------------------------------------
+
+
+def to_json(value: Any) -> Any:
+    """A piece of config as JSON values; tuples, which mmcv tells from lists, are marked."""
+    if isinstance(value, dict):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return {"(tuple)": [to_json(item) for item in value]}
+    if isinstance(value, list):
+        return [to_json(item) for item in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    raise InputError(f"detector config: {value!r} cannot be stored beside the weights; use plain values")
+
+
+def from_json(value: Any) -> Any:
+    """Inverse of `to_json`."""
+    if isinstance(value, dict):
+        if list(value) == ["(tuple)"]:
+            return tuple(from_json(item) for item in value["(tuple)"])
+        return {key: from_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [from_json(item) for item in value]
+    return value

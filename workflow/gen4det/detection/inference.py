@@ -1,0 +1,107 @@
+"""Predictions of a trained detector, in COCO's results format."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.dataset import pseudo_collate
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from gen4det.data.annotations import image_name
+from gen4det.data.images import ImageStore
+from gen4det.data.masks import mask_to_rle
+from gen4det.data.progress import progress
+from gen4det.detection.datasets import LoadStoredImage  # noqa: F401  (registers the transform)
+from gen4det.detection.detectors import build_pipeline
+from gen4det.detection.loop import ignore_signals
+from gen4det.detection.weights import load_detector
+
+
+class _Images(TorchDataset):
+    """Images on their way to the detector."""
+
+    def __init__(self, images: ImageStore, records: list[dict], transforms: list[dict]):
+        self.images, self.records, self.transforms = images, records, transforms
+        self._pipeline = None
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict:
+        if self._pipeline is None:  # built in the process that uses it
+            self._pipeline = build_pipeline(self.transforms)
+        record = self.records[index]
+        return self._pipeline(
+            {
+                "images": self.images,
+                "img_path": image_name(record),
+                "img_id": record["id"],
+                "height": record["height"],
+                "width": record["width"],
+            }
+        )
+
+
+def predict(
+    weights: Path,
+    images: ImageStore,
+    records: list[dict],
+    *,
+    batch_size: int = 16,
+    device: str = "cpu",
+    max_per_image: int = 300,
+    workers: int = 0,
+) -> list[dict]:
+    """Detect objects in images.
+
+    Args:
+        weights: what `train` wrote.
+        records: image records of a COCO or LVIS file ("id", "file_name" or "coco_url", "height", "width").
+        batch_size: images at once; results depend on it no more than floating point does.
+        max_per_image: detections per image at most, the best ones.
+        workers: processes that load images.
+
+    Returns:
+        Per detection {"image_id", "category_id" of the data set, "bbox" [x, y, w, h] in pixels of the image,
+        "score" in [0, 1]} and, from detectors with masks, "segmentation" as compressed RLE. In the order of
+        the records, best score first within an image.
+
+    Raises:
+        InputError: the weights or an image are unusable.
+    """
+    detector = load_detector(weights, device=device, max_per_image=max_per_image)
+    ids = [category["id"] for category in detector.categories]
+    loader = DataLoader(
+        _Images(images, records, detector.test_pipeline),
+        batch_size=batch_size,
+        collate_fn=pseudo_collate,
+        num_workers=workers,
+        worker_init_fn=ignore_signals,
+    )
+    results = []
+    with progress(None, "predicting", "image", total=len(records)) as bar, torch.inference_mode():
+        for batch in loader:
+            samples = detector.model.test_step(batch)
+            for sample in samples:
+                results.extend(_detections(sample, ids))
+            bar.update(len(samples))
+    return results
+
+
+def _detections(sample, ids: list[int]) -> Iterator[dict]:
+    found = sample.pred_instances.cpu()
+    boxes = found.bboxes.double()
+    boxes[:, 2:] -= boxes[:, :2]
+    masks = found.masks.numpy() if "masks" in found else None
+    for index in np.argsort(-found.scores.numpy(), kind="stable").tolist():
+        detection = {
+            "image_id": sample.img_id,
+            "category_id": ids[int(found.labels[index])],
+            "bbox": boxes[index].tolist(),
+            "score": float(found.scores[index]),
+        }
+        if masks is not None:
+            detection["segmentation"] = mask_to_rle(masks[index])
+        yield detection

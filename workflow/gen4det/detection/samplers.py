@@ -1,0 +1,163 @@
+"""Which images are seen when: endless orders that are functions of (seed, position).
+
+Nothing here keeps state that matters. The k-th batch of a training is the same after a restart at k, and all
+processes of a distributed training compute the same batches and take their own part of each.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from gen4det.provenance import seed_for
+
+_CHOICES = 4096  # draws of "which pool" that are made at once
+
+
+class Draw(NamedTuple):
+    """One training example: which image, and the seed of its augmentation."""
+
+    index: int
+    seed: int
+
+
+def repeat_factors(
+    contents: list[list[int]], threshold: float, counted: np.ndarray | None = None
+) -> np.ndarray:
+    """How often each image is seen per epoch, so that rare categories are seen more often.
+
+    Category c gets r(c) = max(1, sqrt(t / f(c))), f(c) the share of images that show it; an image gets the
+    largest factor of its categories (Gupta, Dollar and Girshick 2019, LVIS, section 5.2).
+
+    Args:
+        contents: categories of each image, N lists without duplicates.
+        threshold: t; 0 gives all images factor 1.
+        counted: (N,) bool, the images that f is counted on; None: all. A category that none of them shows
+            counts as if one did.
+
+    Returns:
+        (N,) float64, at least 1.
+    """
+    if counted is None:
+        counted = np.ones(len(contents), dtype=bool)
+    images: dict[int, int] = {}
+    for labels, counts in zip(contents, counted, strict=True):
+        for label in labels:
+            images[label] = images.get(label, 0) + int(counts)
+    total = max(1, int(counted.sum()))
+    factors = {
+        label: max(1.0, float(np.sqrt(threshold * total / max(1, count)))) for label, count in images.items()
+    }
+    return np.array([max((factors[label] for label in labels), default=1.0) for labels in contents])
+
+
+class Pool:
+    """Images in an endless random order, each as often as its factor says.
+
+    In every epoch a factor of 2.3 means two times for sure and a third time with probability 0.3, as in LVIS
+    and detectron2; rounding and order are drawn anew for each epoch from (seed, epoch).
+
+    Args:
+        indices: (N,) images of the pool.
+        factors: (N,) how often each is seen per epoch.
+        seed: of this pool.
+    """
+
+    def __init__(self, indices: np.ndarray, factors: np.ndarray, seed: int):
+        if len(indices) == 0:
+            raise ValueError("a pool without images")
+        self.indices = np.asarray(indices)
+        self.factors = np.asarray(factors, dtype=np.float64)
+        self.seed = seed
+
+    def _counts(self, epoch: int) -> tuple[np.ndarray, np.random.Generator]:
+        rng = np.random.default_rng(seed_for(self.seed, "epoch", epoch))
+        whole = np.floor(self.factors)
+        return (whole + (rng.random(len(self.factors)) < self.factors - whole)).astype(np.int64), rng
+
+    def epoch(self, epoch: int) -> np.ndarray:
+        """All draws of an epoch, in order."""
+        counts, rng = self._counts(epoch)
+        return rng.permutation(np.repeat(self.indices, counts))
+
+    def read(self, start: int = 0) -> Iterator[int]:
+        """Images from a position on, without end."""
+        epoch = 0
+        while (length := int(self._counts(epoch)[0].sum())) <= start:
+            start -= length
+            epoch += 1
+        while True:
+            yield from self.epoch(epoch)[start:].tolist()
+            start = 0
+            epoch += 1
+
+
+class BatchSampler(Sampler):
+    """Endless batches, each drawn from one pool.
+
+    Args:
+        pools: e.g. one pool of all images, or real and synthetic images apart.
+        batch_size: images per batch over all processes.
+        seed: of the training.
+        probabilities: chance of each pool to give a batch; None where there is only one.
+        rank, world_size: this process and how many there are; batch_size must be a multiple of the latter.
+
+    Attributes:
+        start: number of the first batch; set it before iterating to go on with a training.
+    """
+
+    def __init__(
+        self,
+        pools: list[Pool],
+        batch_size: int,
+        seed: int,
+        *,
+        probabilities: list[float] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        self.pools = pools
+        self.batch_size = batch_size
+        self.seed = seed
+        self.probabilities = [1.0] if probabilities is None else list(probabilities)
+        if len(self.probabilities) != len(pools):
+            raise ValueError(f"{len(pools)} pools, but {len(self.probabilities)} probabilities")
+        if batch_size % world_size:
+            raise ValueError(f"batch size {batch_size} is not a multiple of {world_size} processes")
+        self.rank, self.world_size = rank, world_size
+        self.start = 0
+
+    def __len__(self) -> int:
+        """Batches after which every image was seen as often as its factor says, on average. It goes on."""
+        return max(1, round(sum(pool.factors.sum() for pool in self.pools) / self.batch_size))
+
+    def choices(self, start: int, stop: int) -> np.ndarray:
+        """Which pool gives each of the batches [start, stop)."""
+        if len(self.pools) == 1 or stop <= start:
+            return np.zeros(stop - start, dtype=np.int64)
+        first, last = start // _CHOICES, (stop - 1) // _CHOICES
+        blocks = [
+            np.random.default_rng(seed_for(self.seed, "pool", block)).choice(
+                len(self.pools), size=_CHOICES, p=self.probabilities
+            )
+            for block in range(first, last + 1)
+        ]
+        return np.concatenate(blocks)[start - first * _CHOICES :][: stop - start]
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        given = self.choices(0, self.start)
+        readers = [
+            pool.read(int((given == number).sum()) * self.batch_size)
+            for number, pool in enumerate(self.pools)
+        ]
+        batch = self.start
+        while True:
+            for pool in self.choices(batch, batch + _CHOICES):
+                indices = [next(readers[pool]) for _ in range(self.batch_size)]
+                draws = [
+                    Draw(index, seed_for(self.seed, "example", batch, place))
+                    for place, index in enumerate(indices)
+                ]
+                yield draws[self.rank :: self.world_size]
+                batch += 1

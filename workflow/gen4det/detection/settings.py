@@ -1,0 +1,38 @@
+"""Settings of detectors and of their training. Pydantic only: the Snakefile reads this module."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from gen4det.settings import Settings
+
+
+class DetectorSettings(Settings):
+    """One detector and how it is trained, but for data and seed."""
+
+    config: str
+    """mmengine config file: model, pipelines, optimiser, schedule, batch size over all processes."""
+    iterations: int | None = Field(None, ge=1)
+    """Length of the training; the schedule is stretched along. null: as the config file says."""
+    backbone_weights: str | None = None
+    """File of pretrained weights the backbone starts from (.safetensors, or .pth of plain tensors), with the
+    parameter names of torchvision's and mmdet's ResNet. null: random weights."""
+    repeat_threshold: float = Field(0.001, ge=0, le=1)
+    """t of LVIS's repeat factors: an image is seen max over its categories of max(1, sqrt(t / f)) times as
+    often, f the share of training images that show the category. 0.001 is LVIS's; 0 repeats nothing."""
+    repeat_by: Literal["all", "real"] = "all"
+    """Which images the shares f are counted on: all training images, or the real ones alone."""
+    synthetic_batches: float | None = Field(None, ge=0, le=1)
+    """Probability that a batch is drawn from the synthetic images alone, otherwise from the real ones alone
+    (Gen2Det). null: all images in one pool, as if they were one data set."""
+    keep_empty: bool = False
+    """Whether images without objects are trained on."""
+
+
+class TrainSettings(Settings):
+    """What the training of one detector reads."""
+
+    detector: DetectorSettings
+    """The detector."""
+    seed: int = Field(0, ge=0)
+    """Seed of initial weights, order of images, augmentation and sampling of regions."""

@@ -1,0 +1,239 @@
+"""Training of one detector on real and synthetic images."""
+
+import contextlib
+import functools
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from torch import distributed, nn
+from torch.utils.data import DataLoader
+
+from gen4det.data.datasets import Dataset
+from gen4det.data.shards import load_synthetic
+from gen4det.detection.checkpoints import WorkFolder
+from gen4det.detection.datasets import DetectionDataset, Source, seed_everything
+from gen4det.detection.detectors import build_model, load_backbone, load_config
+from gen4det.detection.loop import Stop, TrainingLoop, ignore_signals, make_runner
+from gen4det.detection.samplers import BatchSampler, Pool, repeat_factors
+from gen4det.detection.settings import DetectorSettings, TrainSettings
+from gen4det.detection.weights import save_weights
+from gen4det.errors import InputError
+from gen4det.provenance import seed_for
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a call of `train`."""
+
+    finished: bool
+    """False: stopped before the end; progress is saved, no result was written."""
+    iteration: int
+    """Finished iterations."""
+    facts: dict = field(default_factory=dict)
+    """For the run record: images per source, last losses, seconds of training over all attempts."""
+
+
+def train(
+    settings: TrainSettings,
+    dataset: Dataset,
+    synthetic: list[Path],
+    output: Path,
+    *,
+    fingerprint: dict,
+    device: str = "cpu",
+    workers: int = 0,
+    stop: Stop | None = None,
+) -> Trained:
+    """Train a detector, or go on with it where an earlier call was stopped or killed.
+
+    Writes `output` (safetensors with classes and config), losses.csv and losses.png beside it. Until then all
+    lies in the folder `work` beside it, which is removed in the end. On a CPU the result is the same to the
+    bit whether or not the training was interrupted, for the same number of threads.
+
+    Args:
+        dataset: its training split is the real data; its categories are the detector's classes.
+        synthetic: annotation files of synthetic sets that are trained on as well.
+        fingerprint: what the result depends on; a checkpoint made with another one is refused.
+        device: "cpu" or "cuda". Under torchrun every process takes a part of each batch, and its own GPU.
+        workers: processes that load images; they never change the result.
+        stop: asked after every iteration; on yes the training is saved and the call returns.
+
+    Raises:
+        InputError: data, config, weights or checkpoint are unusable, or the training diverged.
+    """
+    rank, world_size = _join_processes(device)
+    sources = load_sources(dataset, synthetic)
+    categories = sorted(sources[0].annotations["categories"], key=lambda category: category["id"])
+    detector = settings.detector
+    config = load_config(detector.config, classes=len(categories), iterations=detector.iterations)
+    if config.batch_size % world_size:
+        raise InputError(
+            f"{detector.config}: batch_size {config.batch_size} does not divide into {world_size} parts"
+        )
+    data = DetectionDataset(
+        sources,
+        categories,
+        config.train_pipeline,
+        masks=any(transform.get("with_mask") for transform in config.train_pipeline),
+        keep_empty=detector.keep_empty,
+    )
+    images = {name: int((data.origin == number).sum()) for number, name in enumerate(data.sources)}
+    log.info("images: %s", ", ".join(f"{count} of {name}" for name, count in images.items()))
+    del sources
+
+    output = Path(output)
+    with _work_folder(output.parent / "work", fingerprint, rank) as (work, state):
+        loader = DataLoader(
+            data,
+            batch_sampler=batch_sampler(data, settings, config.batch_size, rank=rank, world_size=world_size),
+            collate_fn=pseudo_collate,
+            num_workers=workers,
+            worker_init_fn=ignore_signals,
+        )
+        model = _on_device(initial_model(config, detector, settings.seed), device, world_size)
+        loop = functools.partial(
+            TrainingLoop,
+            max_iters=config.max_iters,
+            seed=settings.seed,
+            work=work,
+            state=state,
+            stop=stop,
+        )
+        runner = make_runner(config, model, loader, loop, output.parent / "work" / "mmengine")
+        runner.train()
+        loop: TrainingLoop = runner.train_loop
+        if not loop.finished:
+            return Trained(False, loop.iter)
+        facts = {
+            "images": images,
+            "iterations": loop.iter,
+            "batch_size": config.batch_size,
+            "losses": {name: round(value, 5) for name, value in loop.losses.latest().items()},
+            "training_seconds": round(loop.seconds, 1),
+            "processes": world_size,
+            "threads": torch.get_num_threads(),
+        }
+        if work is not None:
+            save_weights(
+                output,
+                loop.state()["state_dict"],
+                model=config.model.to_dict(),
+                test_pipeline=Config(dict(steps=config.test_pipeline)).to_dict()["steps"],
+                categories=categories,
+            )
+            loop.losses.write(output.parent)
+            work.remove()
+    return Trained(True, loop.iter, facts)
+
+
+# --- parts ----------------------------------------------------------------------------------------
+
+
+def load_sources(dataset: Dataset, synthetic: list[Path]) -> list[Source]:
+    """The real training images, then each synthetic set.
+
+    Raises:
+        InputError: a file is missing or malformed.
+    """
+    train = dataset.train
+    sources = [Source(dataset.name, train.annotations_path, train.load(), train.images)]
+    for path in map(Path, synthetic):
+        annotations, images = load_synthetic(path)
+        sources.append(Source(path.parent.name, path, annotations, images))
+    return sources
+
+
+def batch_sampler(
+    data: DetectionDataset, settings: TrainSettings, batch_size: int, *, rank: int = 0, world_size: int = 1
+) -> BatchSampler:
+    """The order in which images are trained on, as the settings of the detector say."""
+    detector = settings.detector
+    real = data.origin == 0
+    factors = repeat_factors(
+        data.contents, detector.repeat_threshold, counted=real if detector.repeat_by == "real" else None
+    )
+    groups, probabilities = [real | ~real], None
+    if detector.synthetic_batches is not None and not real.all():
+        groups = [real, ~real]
+        probabilities = [1 - detector.synthetic_batches, detector.synthetic_batches]
+    pools = [
+        Pool(group.nonzero()[0], factors[group], seed_for(settings.seed, "images", number))
+        for number, group in enumerate(groups)
+    ]
+    return BatchSampler(
+        pools, batch_size, settings.seed, probabilities=probabilities, rank=rank, world_size=world_size
+    )
+
+
+def initial_model(config: Config, detector: DetectorSettings, seed: int) -> nn.Module:
+    """The detector before its first iteration, on the CPU.
+
+    Raises:
+        InputError: the backbone asks for pretrained weights and the settings name none, or unusable ones.
+    """
+    model = config.model.to_dict()
+    backbone = model.get("backbone") or {}
+    pretrained = (backbone.get("init_cfg") or {}).get("type") == "Pretrained"
+    if pretrained:
+        backbone["init_cfg"] = None  # a name of mmengine's, or a pickle from the net
+    if detector.backbone_weights is None and (pretrained or backbone.get("frozen_stages", -1) >= 0):
+        raise InputError(
+            f"{detector.config}: the backbone starts from pretrained weights; name a file of them in "
+            "backbone_weights"
+        )
+    seed_everything(seed_for(seed, "initial weights"))
+    built = build_model(model)
+    built.init_weights()
+    if detector.backbone_weights is not None:
+        load_backbone(built, detector.backbone_weights)
+    return built
+
+
+@contextlib.contextmanager
+def _work_folder(path: Path, fingerprint: dict, rank: int) -> Iterator[tuple[WorkFolder | None, dict | None]]:
+    """The work folder (first process only) and the state to go on from (all processes)."""
+    if rank == 0:
+        with WorkFolder(path, fingerprint) as work:
+            yield work, _from_first(work.state)
+    else:
+        yield None, _from_first(None)
+
+
+# --- several processes ----------------------------------------------------------------------------
+
+
+def _join_processes(device: str) -> tuple[int, int]:
+    """(rank, number of processes); joins the others if torchrun started this one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return 0, 1
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if not distributed.is_initialized():
+        distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def _from_first(value: dict | None) -> dict | None:
+    """The value that the first process has."""
+    if not distributed.is_initialized():
+        return value
+    box = [value]
+    distributed.broadcast_object_list(box)
+    return box[0]
+
+
+def _on_device(model: nn.Module, device: str, world_size: int) -> nn.Module:
+    from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
+
+    if world_size == 1:
+        return revert_sync_batchnorm(model).to(device)
+    devices = [int(os.environ["LOCAL_RANK"])] if device == "cuda" else None
+    return MMDistributedDataParallel(model.to(device), device_ids=devices, broadcast_buffers=False)

@@ -1,0 +1,90 @@
+"""Weights files of detectors: safetensors that know their classes and their config. No pickle."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from gen4det.detection.detectors import build_model, from_json, limit_detections, to_json
+from gen4det.errors import InputError
+from gen4det.provenance import atomic_write
+
+_KEY = "gen4det.detector"
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A trained detector."""
+
+    model: nn.Module
+    """In evaluation mode."""
+    categories: list[dict]
+    """[{"id", "name"}, ...]; label k of the model is categories[k]."""
+    test_pipeline: list[dict]
+    """Transforms of an image that is to be predicted, in mmdet's words."""
+
+
+def save_weights(
+    path: str | Path, state: dict[str, torch.Tensor], *, model: dict, test_pipeline: list, categories: list
+) -> None:
+    """Write a detector atomically; equal weights give equal bytes.
+
+    Args:
+        state: the model's state dictionary.
+        model, test_pipeline: of the detector's config.
+        categories: in the order of labels.
+    """
+    model = dict(to_json(model))
+    description = {
+        "categories": [{"id": category["id"], "name": category["name"]} for category in categories],
+        "model": _without_initialisation(model),
+        "test_pipeline": to_json(list(test_pipeline)),
+    }
+    # Clones, because safetensors refuses parameters that share memory, as some heads' do.
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    with atomic_write(path) as temporary:
+        save_file(tensors, temporary, metadata={_KEY: json.dumps(description, sort_keys=True)})
+
+
+def _without_initialisation(value):
+    """The config without `init_cfg`: a trained model has no use for other people's files."""
+    if isinstance(value, dict):
+        return {key: _without_initialisation(item) for key, item in value.items() if key != "init_cfg"}
+    if isinstance(value, list):
+        return [_without_initialisation(item) for item in value]
+    return value
+
+
+def load_detector(path: str | Path, *, device: str = "cpu", max_per_image: int | None = None) -> Detector:
+    """Read a detector.
+
+    Args:
+        max_per_image: detections it returns per image at most; None: as its config says.
+
+    Raises:
+        InputError: missing, damaged, or not written by `save_weights`.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such weights") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not readable as safetensors: {error}") from error
+    if _KEY not in metadata:
+        raise InputError(f"{path}: weights of something else; expected those of a trained detector")
+    description = json.loads(metadata[_KEY])
+    config = from_json(description["model"])
+    if max_per_image is not None:
+        config = limit_detections(config, max_per_image)
+    model = build_model(config)
+    model.load_state_dict(state)
+    return Detector(
+        model.to(device).eval(), description["categories"], from_json(description["test_pipeline"])
+    )

@@ -1,0 +1,97 @@
+"""Train a detector on the real images and on synthetic sets.
+
+Writes <output> (safetensors with classes and config), <output>.record.json, losses.csv, losses.png and
+train.log beside it. Progress is kept in the folder `work` beside the output: run the same command again after
+an interruption. Exit status 143 after SIGTERM and 75 when --max-seconds is used up; both save first.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+from gen4det.data.datasets import load_dataset
+from gen4det.detection.settings import TrainSettings
+from gen4det.errors import InputError
+from gen4det.provenance import RunRecord, code_hash, file_hash
+from gen4det.stages._cli import run, stage_parser, stage_settings
+from gen4det.stages._deadline import Deadline
+from gen4det.stages._device import torch_device
+
+log = logging.getLogger("gen4det.train")
+
+
+def main() -> None:
+    """Entry point."""
+    parser = stage_parser(__doc__)
+    parser.add_argument("--dataset", required=True, metavar="FILE", help="dataset.json of the real images")
+    parser.add_argument(
+        "--synthetic",
+        nargs="*",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="annotations of synthetic sets",
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="weights.safetensors")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that load images")
+    parser.add_argument("--max-seconds", type=float, metavar="S", help="save and stop before this time is up")
+    args = parser.parse_args()
+
+    settings = stage_settings(args, TrainSettings)
+    dataset = load_dataset(args.dataset)
+    device = torch_device(args.device)
+    backbone = settings.detector.backbone_weights
+    inputs = [args.dataset, settings.detector.config, *args.synthetic, *([backbone] if backbone else [])]
+    for path in inputs:
+        if not Path(path).is_file():
+            raise InputError(f"{path}: no such file")
+    code = (__spec__.name,)
+    fingerprint = {
+        "settings": settings.model_dump(mode="json"),
+        "code": code_hash(*code),
+        "dataset": dataset.train.hash,
+        "config": file_hash(settings.detector.config),
+        "synthetic sets": [file_hash(path) for path in args.synthetic],
+        "backbone weights": backbone and file_hash(backbone),
+        "device": device,
+    }
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("gen4det").addHandler(_log_file(args.output.with_name("train.log")))
+    record = RunRecord(
+        args.output,
+        settings=settings.model_dump(mode="json"),
+        code=code,
+        seeds={"seed": settings.seed},
+        inputs=tuple(inputs),
+    )
+    with Deadline(args.max_seconds) as deadline:
+        from gen4det.detection.training import train  # a second or ten, after everything that fails early
+
+        trained = train(
+            settings,
+            dataset,
+            args.synthetic,
+            args.output,
+            fingerprint=fingerprint,
+            device=device,
+            workers=args.workers,
+            stop=deadline,
+        )
+        if not trained.finished:
+            log.warning("stopped after iteration %d; run the same command again", trained.iteration)
+            sys.exit(deadline.exit_status)
+        with record:
+            record.add(device=device, **trained.facts)
+    log.info("wrote %s after %d iterations", args.output, trained.iteration)
+
+
+def _log_file(path: Path) -> logging.Handler:
+    """What is logged is also kept beside the weights, over all attempts."""
+    handler = logging.FileHandler(path, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    return handler
+
+
+if __name__ == "__main__":
+    run(main)
