@@ -281,6 +281,7 @@ def small_shard(folder: Path, shard: int = 0, of: int = 1, run: dict | None = No
     with ShardInProgress(folder / f"{shard:05d}", run or {"a": 1}, shard, of) as work:
         work.save(shard, [Generated(row(shard), image, [Instance(1, [0, 0, 2, 2])])])
         work.assemble([shard], [{"id": 1, "name": "cup"}])
+        work.discard()
     return folder / f"{shard:05d}.json"
 
 
@@ -333,6 +334,7 @@ def test_zip_holds_all_images_and_labels_say_which_are_dropped(tmp_path):
     with ShardInProgress(tmp_path / "00000", {}, 0, 1, "jpg") as work:
         work.save(0, [Generated(row(0), image, [good]), Generated(row(1), image, [good], [odd], keep=False)])
         work.assemble([0], [])
+        work.discard()
     data = shards.load_shard(tmp_path / "00000.json")
     names = ["00000.zip/000000000000.jpg", "00000.zip/000000000001.jpg"]
     assert [record["file_name"] for record in data["images"]] == names == ImageStore(tmp_path).names()

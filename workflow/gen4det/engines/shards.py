@@ -133,7 +133,7 @@ class ShardInProgress:
     # --- the finished shard -------------------------------------------------------------------------
 
     def assemble(self, batches: list[int], categories: list[dict]) -> None:
-        """Write the shard from its batches, in the order given, and remove the work folder."""
+        """Write the shard from its batches, in the order given."""
         labels = {"images": [], "annotations": [], "rejected": []}
         with ShardWriter(self.archive) as writer:
             for batch in batches:
@@ -153,6 +153,9 @@ class ShardInProgress:
             "digest": archive_digest(self.archive),
         }
         write_annotations(self.labels, {"info": info, "categories": categories, **labels})
+
+    def discard(self) -> None:
+        """Remove the work folder, once everything that is made of it is written."""
         shutil.rmtree(self.folder)
 
 

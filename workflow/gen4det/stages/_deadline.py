@@ -43,6 +43,11 @@ class Deadline:
         if self.max_seconds is not None and self._steps:
             longest = max(self._steps[1:] or self._steps)
             self.out_of_time |= time.monotonic() - self._started + longest >= self.max_seconds
+        return self.stopped
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it has been reached."""
         return self.terminated or self.out_of_time
 
     @property

@@ -65,23 +65,26 @@ def main() -> None:
         inputs=(args.dataset, args.manifest),
     )
     work = ShardInProgress(args.output, fingerprint, args.shard, args.shards, drawing.engine.image_format)
-    with Deadline(args.max_seconds) as deadline, work, record:
-        missing = {number: rows for number, rows in batches.items() if number not in work.finished()}
-        if missing:
-            engine = load_engine(
-                drawing.engine,
-                drawing.foundation,
-                drawing.run_seed,
-                device=device,
-                workers=args.workers,
-                model=args.model,
-            )
-            draw(engine, dataset, batches, missing, work, deadline)
-        if left := len(set(batches) - work.finished()):
-            log.warning("stopped with %d of %d batches to go; run the same command again", left, len(batches))
-            sys.exit(deadline.exit_status)
-        record.add(shard=args.shard, shards=args.shards, device=device, **counts(work, list(batches)))
-        work.assemble(list(batches), categories)
+    with Deadline(args.max_seconds) as deadline, work:
+        with record:
+            finished = work.finished()
+            missing = {number: rows for number, rows in batches.items() if number not in finished}
+            if missing:
+                engine = load_engine(
+                    drawing.engine,
+                    drawing.foundation,
+                    drawing.run_seed,
+                    device=device,
+                    workers=args.workers,
+                    model=args.model,
+                )
+                left = draw(engine, dataset, batches, missing, work, deadline)
+                if left:
+                    log.warning("%d of %d batches to go; run the same command again", left, len(batches))
+                    sys.exit(deadline.exit_status)
+            record.add(shard=args.shard, shards=args.shards, device=device, **counts(work, list(batches)))
+            work.assemble(list(batches), categories)
+        work.discard()  # last: until the record is written, an interruption costs nothing
 
 
 def draw(
@@ -91,15 +94,18 @@ def draw(
     missing: dict[int, list[dict]],
     work: ShardInProgress,
     deadline: Deadline,
-) -> None:
+) -> int:
     """Draw the missing batches, each saved as soon as it is finished, until the deadline is reached.
 
     Args:
         batches, missing: batch number -> rows; all of the shard, and those still to be drawn.
+
+    Returns:
+        Number of batches that are still missing because of the deadline.
     """
     total = sum(map(len, batches.values()))
     done = total - sum(map(len, missing.values()))
-    kept = dropped = 0
+    kept = dropped = drawn = 0
 
     def pending() -> Iterator[list[dict]]:
         for rows in missing.values():
@@ -111,27 +117,31 @@ def draw(
         bar.initial = bar.n = done
         bar.refresh()
         started, calls = time.monotonic(), _unet_calls(engine)
-        drawn = engine.synthesize(dataset, pending())
-        for generated, (number, rows) in zip(drawn, missing.items(), strict=False):
+        for generated, (number, rows) in zip(
+            engine.synthesize(dataset, pending()), missing.items(), strict=False
+        ):
             if [item.row["index"] for item in generated] != [row["index"] for row in rows]:
                 raise RuntimeError(f"{type(engine).__module__}: batch {number} came back with other rows")
-            labels = work.save(
-                number,
-                generated,
-                seconds=time.monotonic() - started,
-                unet_calls=_unet_calls(engine) - calls,
-            )
-            started, calls = time.monotonic(), _unet_calls(engine)
+            seconds, new_calls = time.monotonic() - started, _unet_calls(engine) - calls
+            labels = work.save(number, generated, seconds=seconds, unet_calls=new_calls)
+            started, calls = started + seconds, calls + new_calls
             deadline.step()
+            drawn += 1
             labelled = {annotation["image_id"] for annotation in labels["annotations"]}
             kept += len(labelled)
             dropped += len(rows) - len(labelled)
             bar.set_postfix(kept=kept, dropped=dropped, refresh=False)
             bar.update(len(rows))
+    if drawn < len(missing) and not deadline.stopped:
+        raise RuntimeError(f"{type(engine).__module__}: {len(missing)} batches asked for, {drawn} came back")
+    return len(missing) - drawn
 
 
 def counts(work: ShardInProgress, batches: list[int]) -> dict:
-    """Figures of the run record: images and labels, kept and rejected by reason, time, U-Net calls."""
+    """Figures of the run record: images and labels, kept and rejected by reason, time, U-Net calls.
+
+    Time and calls add up all attempts that finished a batch; `wall_seconds` of the record is of the last one.
+    """
     images = kept = labels = 0
     reasons: Counter[str] = Counter()
     facts: Counter[str] = Counter()
@@ -146,8 +156,8 @@ def counts(work: ShardInProgress, batches: list[int]) -> dict:
         "images_with_labels": kept,
         "labels": labels,
         "labels_rejected": dict(sorted(reasons.items())),
-        "drawing_seconds": round(facts["seconds"], 3),  # of all attempts; wall_seconds is of the last one
-        "unet_calls": facts["unet_calls"],
+        "drawing_seconds": round(facts["seconds"], 3),
+        "unet_calls": facts["unet_calls"] or None,
     }
 
 
