@@ -1,0 +1,280 @@
+"""What the rules ask of plain Python: job settings, inputs, targets, resources."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from gen4det.config import load_project, read_yaml
+from gen4det.locks import NOTE, explain_locks, note_run
+from gen4det.workflow import (
+    FULLY_HASHED,
+    Jobs,
+    config_files,
+    device,
+    folder_hash,
+    loaders,
+    model_hashes,
+    model_option,
+    one_of,
+    sampled_hash,
+    shell_prefix,
+    time_budget,
+)
+
+ROOT = Path(__file__).parents[2]
+WORDS = {"dataset": "lvis", "detector": "mask-rcnn", "engine": "mosaicfusion", "study": "lvis_rare"}
+JOBS = ("data", "plan", "generate", "filter", "train", "evaluate", "table", "gallery")
+
+
+def wildcards(**more: str) -> SimpleNamespace:
+    return SimpleNamespace(**{**WORDS, "arm": "mosaicfusion", "seed": "0", **more})
+
+
+@pytest.fixture(scope="module")
+def jobs() -> Jobs:
+    project = load_project(read_yaml(ROOT / "config/config.yaml"), source="config.yaml", root=ROOT)
+    return Jobs(project)
+
+
+def changed(**changes) -> Jobs:
+    values = read_yaml(ROOT / "config/config.yaml") | changes
+    return Jobs(load_project(values, source="config.yaml", root=ROOT))
+
+
+def test_a_job_is_one_text_with_settings_and_code(jobs):
+    for name in JOBS:
+        job = json.loads(getattr(jobs, name)(wildcards()))
+        assert {"settings", "code"} <= job.keys()
+        assert re.fullmatch("[0-9a-f]{16}", job["code"])
+
+
+def test_stages_accept_their_settings(jobs):
+    """What a rule passes is what the stage's typed settings expect, key by key."""
+    from gen4det.data.settings import MiniatureDataset
+    from gen4det.detection.settings import TrainSettings
+    from gen4det.evaluation.settings import EvaluationSettings
+    from gen4det.evaluation.study_settings import GallerySettings, StudySettings
+    from gen4det.filters.settings import FilterSettings
+
+    def settings(name):
+        return json.loads(getattr(jobs, name)(wildcards()))["settings"]
+
+    MiniatureDataset.model_validate(settings("data"))
+    TrainSettings.model_validate(settings("train"))
+    StudySettings.model_validate(settings("table"))
+    GallerySettings.model_validate(settings("gallery"))
+    EvaluationSettings.model_validate(settings("evaluate")["evaluation"])
+    FilterSettings.model_validate(settings("filter")["filter"])
+    assert settings("plan").keys() == settings("generate").keys() == {"engine", "foundation", "run_seed"}
+
+
+def test_the_order_of_arms_reaches_the_table(jobs):
+    assert list(json.loads(jobs.table(wildcards()))["settings"]["arms"]) == list(
+        read_yaml(ROOT / "config/studies/lvis_rare.yaml")["arms"]
+    )
+
+
+def test_an_engine_is_told_only_of_the_models_it_reads(jobs):
+    job = json.loads(jobs.generate(wildcards()))
+    assert job["settings"]["foundation"].keys() == {"diffusion"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "affected"),
+    [
+        ({"seeds": [0, 1]}, {"table"}),
+        ({"run_seed": 1}, {"plan", "generate"}),
+        ({"shards": 5}, {"generate"}),
+        ({"scale": "other"}, {"table", "gallery"}),
+        ({"needs": {"train": {"threads": 1}}}, set()),
+        ({"results": "results/elsewhere"}, set()),
+        ({"evaluation": {"kinds": ["box"]}}, {"evaluate"}),
+        ({"engines": {"mosaicfusion": {"filter": {"min_score": 0.5}}}}, {"filter", "plan", "generate"}),
+    ],
+)
+def test_only_what_a_job_reads_is_in_it(changes, affected):
+    before, after = changed(engines={}), changed(**{"engines": {}, **changes})
+    if "engines" in changes:
+        affected = affected - {"plan", "generate"}
+    for name in JOBS:
+        same = getattr(before, name)(wildcards()) == getattr(after, name)(wildcards())
+        assert same == (name not in affected), name
+
+
+def test_targets_are_the_pages_of_the_configured_studies(jobs):
+    assert jobs.targets() == [
+        "results/miniature/tables/lvis_rare.csv",
+        "results/miniature/figures/lvis_rare.pdf",
+        "results/miniature/figures/lvis_rare_gallery.pdf",
+    ]
+
+
+def test_inputs(jobs):
+    assert jobs.metrics(wildcards()) == [
+        f"results/miniature/detectors/lvis/mask-rcnn/{arm}/seed0/metrics.json"
+        for arm in ("real", "mosaicfusion")
+    ]
+    assert jobs.synthetic_sets(wildcards(arm="real")) == jobs.synthetic_images(wildcards(arm="real")) == []
+    assert jobs.synthetic_sets(wildcards()) == [
+        "results/miniature/synthetic/lvis/mosaicfusion/annotations.json"
+    ]
+    shards = jobs.shards(wildcards())
+    assert shards[0] == "results/miniature/synthetic/lvis/mosaicfusion/shards/00000.json"
+    assert len(shards) == len(jobs.synthetic_images(wildcards())) == jobs.config.shards
+    assert jobs.model(wildcards()) == []
+
+
+def test_wildcards_match_configured_names_only(jobs):
+    assert re.fullmatch(jobs.names("dataset"), "lvis")
+    assert not re.fullmatch(jobs.names("dataset"), "lvis/x")
+    assert not re.fullmatch(one_of([]), "") and not re.fullmatch(one_of([]), "a")
+    assert re.fullmatch(one_of(["a.b"]), "a.b") and not re.fullmatch(one_of(["a.b"]), "aXb")
+    assert jobs.datasets_from("download") == one_of([])
+
+
+def test_a_retry_asks_for_more_memory(jobs):
+    memory = jobs.memory("train")
+    assert memory(None, attempt=2) == 2 * memory(None, attempt=1) == 2 * jobs.needs("train").mem_mb
+
+
+def test_what_follows_the_machine():
+    cpu, gpu = SimpleNamespace(gpu=0, runtime=60), SimpleNamespace(gpu=1, runtime=60)
+    assert (device(None, cpu), device(None, gpu)) == ("cpu", "cuda")
+    assert (loaders(None, cpu, 4), loaders(None, gpu, 4)) == (0, 4)
+    assert time_budget(limited=False)(None, cpu) == ""
+    assert time_budget(limited=True)(None, cpu) == "--max-seconds 3420"
+    assert model_option(None, SimpleNamespace(model=[])) == ""
+    assert model_option(None, SimpleNamespace(model="a b/model")) == "--model 'a b/model'"
+
+
+def test_code_of_a_stage_is_what_it_runs():
+    from gen4det.provenance import import_closure
+
+    def rooms(*modules):
+        return {name.split(".")[1] for name in import_closure(*modules) if "." in name}
+
+    assert not rooms("gen4det.stages.render") & {"engines", "detection", "diffusion", "evaluation", "filters"}
+    assert not rooms("gen4det.stages.filter") & {"detection", "evaluation"}
+    assert not rooms("gen4det.stages.train") & {"engines", "diffusion", "evaluation", "filters", "miniature"}
+    assert not rooms("gen4det.stages.evaluate") & {"engines", "diffusion", "filters"}
+    assert not rooms("gen4det.stages.plot") & {"engines", "diffusion", "detection", "filters"}
+    drawing = rooms("gen4det.stages.generate", "gen4det.engines.mosaicfusion.engine")
+    assert {"engines", "diffusion"} <= drawing and not drawing & {"detection", "evaluation"}
+    for stage in ("render", "plan", "generate", "filter", "train", "evaluate", "plot"):
+        assert not rooms(f"gen4det.stages.{stage}") & {"config", "workflow", "locks"}
+
+
+# --- hashes ---------------------------------------------------------------------------------------
+
+
+def test_folder_hash_follows_contents_not_times(tmp_path):
+    folder = tmp_path / "model"
+    (folder / "unet").mkdir(parents=True)
+    (folder / "unet/weights").write_bytes(b"one")
+    (folder / ".hidden").write_bytes(b"ignored")
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    os.utime(copy / "unet/weights", (0, 0))
+    (copy / ".hidden").unlink()
+    assert folder_hash(folder) == folder_hash(copy)
+    other = tmp_path / "other"
+    (other / "unet").mkdir(parents=True)
+    (other / "unet/weights").write_bytes(b"two")
+    assert folder_hash(other) != folder_hash(folder)
+    assert folder_hash(tmp_path / "nothing") is None
+
+
+def test_large_files_are_sampled(tmp_path):
+    path = tmp_path / "large"
+    with open(path, "wb") as stream:
+        stream.truncate(FULLY_HASHED + 1)
+    empty = sampled_hash(path)
+    sampled_hash.cache_clear()
+    with open(path, "r+b") as stream:
+        stream.write(b"x" * 4096)
+    assert sampled_hash(path) != empty
+
+
+def test_models_of_the_hub_are_named_by_revision(tmp_path):
+    (tmp_path / "local").mkdir()
+    settings = {
+        "engine": {"model": {"path": "local", "revision": None}, "steps": 3},
+        "foundation": {"diffusion": {"path": "owner/name", "revision": "abc"}},
+    }
+    assert model_hashes(settings, tmp_path).keys() == {"local"}
+
+
+def test_config_files_follow_their_bases(tmp_path):
+    (tmp_path / "a.py").write_text("_base_ = ['b.py', 'mdet::x/y.py']\nmodel = 1\n")
+    (tmp_path / "b.py").write_text("_base_ = './c.py'\n")
+    (tmp_path / "c.py").write_text("lr = 1\n")
+    assert [path.name for path in config_files(tmp_path / "a.py")] == ["a.py", "b.py", "c.py"]
+
+
+# --- shell ----------------------------------------------------------------------------------------
+
+
+def shell(tmp_path, command: str, **more) -> subprocess.CompletedProcess:
+    prefix = shell_prefix(ROOT, environments=False).format()  # as Snakemake does
+    text = f"set -euo pipefail; {prefix}{command}"
+    return subprocess.run(["bash", "-c", text], cwd=tmp_path, capture_output=True, **more)
+
+
+def test_output_is_on_the_screen_and_in_the_log(tmp_path):
+    done = shell(tmp_path, r"printf 'one\rtwo\rthree\nend\n' 2>&1 | tee_log job.log")
+    assert done.stdout == b"one\rtwo\rthree\nend\n"
+    assert (tmp_path / "job.log").read_text() == "one\ntwo\nthree\nend\n"
+
+
+def test_a_failing_stage_fails_the_job(tmp_path):
+    assert shell(tmp_path, "(echo error; exit 75) 2>&1 | tee_log job.log").returncode == 75
+    assert (tmp_path / "job.log").read_text() == "error\n"
+
+
+def test_a_terminated_stage_can_still_save_and_say_so(tmp_path):
+    (tmp_path / "stage.py").write_text(
+        "import os, signal, sys, time\n"
+        "def save(*_):\n    time.sleep(0.3)\n    print('saved'); sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, save)\nos.killpg(0, signal.SIGTERM)\ntime.sleep(5)\n"
+    )
+    done = shell(tmp_path, "python stage.py 2>&1 | tee_log job.log", start_new_session=True)
+    assert done.returncode == 143
+    assert (tmp_path / "job.log").read_text() == "saved\n"
+
+
+def test_python_is_the_one_that_runs_snakemake(tmp_path):
+    code = "import sys, gen4det; print(sys.executable, gen4det.__path__[0])"
+    done = shell(tmp_path, f"python -c {shlex.quote(code)}")
+    executable, package = done.stdout.decode().split()
+    assert Path(executable).parent == Path(sys.executable).parent
+    assert Path(package) == ROOT / "workflow/gen4det"
+
+
+# --- locks ----------------------------------------------------------------------------------------
+
+
+def test_locks_are_explained(tmp_path):
+    assert explain_locks(tmp_path) is None
+    (tmp_path / "locks").mkdir()
+    (tmp_path / "locks/0.input.lock").write_text("a\n")
+    assert "another run is at work" in explain_locks(tmp_path)
+    note_run(tmp_path)
+    text = explain_locks(tmp_path)
+    assert f"another run is at work in this checkout (process {os.getpid()} on {socket.gethostname()}" in text
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    note = json.loads((tmp_path / NOTE).read_text()) | {"process": ended.pid}
+    (tmp_path / NOTE).write_text(json.dumps(note))
+    text = explain_locks(tmp_path)
+    assert "was killed" in text and "make unlock" in text and "\n" not in text
+    (tmp_path / NOTE).write_text(json.dumps(note | {"host": "elsewhere"}))
+    assert "on elsewhere" in explain_locks(tmp_path)
