@@ -1,5 +1,6 @@
 """Progress bars that suit a terminal and a log file alike."""
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -8,8 +9,9 @@ from tqdm import tqdm
 
 T = TypeVar("T")
 
-LOG_SECONDS = 30
-"""Least time between two lines of a bar that is written to a log file."""
+LOG_SECONDS = float(os.environ.get("GEN4DET_PROGRESS_SECONDS", 30))
+"""Least time between two states of a bar that is written to a pipe or file. The workflow pipes all output; it
+asks for a state every second when somebody watches, so that bars move on the screen."""
 
 
 def progress(items: Iterable[T], description: str, unit: str, *, total: int | None = None) -> Iterator[T]:
