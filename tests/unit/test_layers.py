@@ -13,7 +13,7 @@ LAYERS = (
     {"diffusion", "filters", "detection", "evaluation"},
     {"engines"},
     {"stages"},
-    {"config", "workflow", "reference", "locks"},
+    {"config", "workflow", "reference", "messages"},
 )
 
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from gen4det.config import load_project, read_yaml
-from gen4det.locks import NOTE, explain_locks, note_run
+from gen4det.messages import NOTE, explain_failures, explain_locks, note_run
 from gen4det.workflow import (
     FULLY_HASHED,
     Jobs,
@@ -170,7 +170,7 @@ def test_code_of_a_stage_is_what_it_runs():
     drawing = rooms("gen4det.stages.generate", "gen4det.engines.mosaicfusion.engine")
     assert {"engines", "diffusion"} <= drawing and not drawing & {"detection", "evaluation"}
     for stage in ("render", "plan", "generate", "filter", "train", "evaluate", "plot"):
-        assert not rooms(f"gen4det.stages.{stage}") & {"config", "workflow", "locks"}
+        assert not rooms(f"gen4det.stages.{stage}") & {"config", "workflow", "messages"}
 
 
 # --- hashes ---------------------------------------------------------------------------------------
@@ -225,8 +225,7 @@ def test_config_files_follow_their_bases(tmp_path):
 
 def shell(tmp_path, command: str, **more) -> subprocess.CompletedProcess:
     prefix = shell_prefix(ROOT, environments=False).format()  # as Snakemake does
-    text = f"set -euo pipefail; {prefix}{command}"
-    return subprocess.run(["bash", "-c", text], cwd=tmp_path, capture_output=True, **more)
+    return subprocess.run(["bash", "-c", prefix + command], cwd=tmp_path, capture_output=True, **more)
 
 
 def test_output_is_on_the_screen_and_in_the_log(tmp_path):
@@ -278,3 +277,16 @@ def test_locks_are_explained(tmp_path):
     assert "was killed" in text and "make unlock" in text and "\n" not in text
     (tmp_path / NOTE).write_text(json.dumps(note | {"host": "elsewhere"}))
     assert "on elsewhere" in explain_locks(tmp_path)
+
+
+def test_failures_are_explained_by_the_last_words_of_their_logs(tmp_path):
+    (tmp_path / "a.log").write_text("drawing\nerror: a.png: truncated\n\n")
+    (tmp_path / "b.log").write_text("Traceback\nValueError: no\n")
+    run_log = tmp_path / "run.log"
+    names = [tmp_path / "a.log", tmp_path / "b.log", tmp_path / "gone.log", tmp_path / "a.log"]
+    run_log.write_text("".join(f"    log: {name} (check log file(s) for error details)\n" for name in names))
+    assert explain_failures([str(run_log)]) == [
+        f"{names[0]}: error: a.png: truncated",
+        f"{names[1]}: ValueError: no",
+        f"{names[2]}: (empty)",
+    ]

@@ -249,7 +249,7 @@ def job(settings: dict, stage: str, *modules: str, **more: Any) -> str:
 
 
 def shell_prefix(root: str | Path, *, environments: bool) -> str:
-    """What runs before every shell command.
+    """What runs before every shell command, in place of Snakemake's own `set -euo pipefail`.
 
     - `python` is the interpreter that runs Snakemake, unless `environments` of each rule bring their own;
       either finds the package in this checkout.
@@ -262,7 +262,7 @@ def shell_prefix(root: str | Path, *, environments: bool) -> str:
     seconds = 1 if sys.stderr.isatty() else 30
     return (
         f"export PYTHONPATH={package} PYTHONUNBUFFERED=1 GEN4DET_PROGRESS_SECONDS={seconds}; "
-        f"{path}trap : TERM INT; "
+        f"{path}set -euo pipefail; trap : TERM INT; "
         """tee_log() {{ trap '' TERM INT; tee "$1"; sed -i 's/\\r/\\n/g' "$1"; }}; """
     )
 

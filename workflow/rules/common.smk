@@ -1,5 +1,6 @@
 """Configuration, checked before anything else happens, and what all rules share."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -7,7 +8,7 @@ sys.path.insert(0, str(Path(workflow.basedir, "workflow")))
 
 from gen4det.config import load_project
 from gen4det.errors import InputError
-from gen4det.locks import explain_locks, note_run
+from gen4det.messages import explain_failures, explain_locks, note_run
 from gen4det.workflow import (
     Jobs,
     device,
@@ -27,7 +28,7 @@ try:
     jobs = Jobs(
         load_project(
             config,
-            source=" + ".join(map(str, workflow.configfiles)),
+            source=" + ".join(os.path.relpath(file) for file in workflow.configfiles),
             root=workflow.basedir,
         )
     )
@@ -52,6 +53,10 @@ if workflow.is_main_process and "--unlock" not in sys.argv:
 
 onstart:
     note_run(Path(".snakemake"))
+
+
+onerror:
+    print("", "What failed:", *explain_failures(log), sep="\n", file=sys.stderr)
 
 
 pathvars:

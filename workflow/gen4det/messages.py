@@ -1,8 +1,9 @@
-"""Who is at work in this checkout, in plain words, for the moment when Snakemake finds its files locked."""
+"""What the workflow itself says on the screen: who holds the lock of this checkout, and why jobs failed."""
 
 import datetime
 import json
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -56,3 +57,22 @@ def _is_alive(process: int) -> bool:
     except PermissionError:
         return True
     return process > 0
+
+
+def explain_failures(run_logs: list[str]) -> list[str]:
+    """Why the jobs of a run failed, one line each: the last words of their logs.
+
+    Args:
+        run_logs: Snakemake's logs of the run.
+    """
+    text = "\n".join(Path(log).read_text(errors="replace") for log in run_logs)
+    named = re.findall(r"^ +log: (\S+) \(check log file", text, re.MULTILINE)
+    lines = []
+    for path in dict.fromkeys(named):
+        try:
+            said = [line for line in Path(path).read_text(errors="replace").splitlines() if line.strip()]
+        except OSError:
+            said = []
+        errors = [line for line in said if line.startswith("error: ")]
+        lines.append(f"{path}: {(errors or said or ['(empty)'])[-1]}")
+    return lines
