@@ -24,7 +24,7 @@ from gen4det.miniature.tokenizer import build_tokenizer
 from gen4det.miniature.training import train
 from gen4det.provenance import atomic_write
 
-BATCH = 32
+BATCH = 16
 NULL_SHARE = 0.1  # captions replaced by the empty string, for classifier-free guidance
 MIN_SNR = 5.0  # loss weight min(SNR, 5) / SNR (Hang et al. 2023, arXiv 2303.09556)
 NOISE = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
@@ -41,7 +41,7 @@ def new_unet(settings: FoundationTraining, latent_size: int, **changes) -> UNet2
         "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         "layers_per_block": 1,
         "cross_attention_dim": settings.text_width,
-        "attention_head_dim": 4,  # number of heads; diffusers keeps the old name
+        "attention_head_dim": 2,  # number of heads; diffusers keeps the old name
         "norm_num_groups": 16,
         **changes,
     })  # fmt: skip
@@ -97,21 +97,19 @@ def train_diffusion(
     token_ids = tokenize(tokenizer, [*captions, ""])
 
     torch.manual_seed(settings.seed)
-    unet = new_unet(settings, latents.shape[-1]).to(device, memory_format=torch.channels_last)
+    unet = new_unet(settings, latents.shape[-1]).to(device)
     text_encoder = new_text_encoder(settings, tokenizer).to(device)
     scheduler = DDPMScheduler(**NOISE)
 
     def step_loss(step: int, rng: np.random.Generator) -> torch.Tensor:
         index = rng.integers(0, len(captions), BATCH)
-        clean = (
-            latents[torch.from_numpy(rng.integers(0, 2, BATCH)), torch.from_numpy(index)].to(device).float()
-        )
+        clean = latents[torch.from_numpy(index)].to(device).float()
         captioned = np.where(rng.random(BATCH) < NULL_SHARE, len(captions), index)
         ids, inverse = torch.unique(token_ids[torch.from_numpy(captioned)], dim=0, return_inverse=True)
         context = text_encoder(ids.to(device)).last_hidden_state[inverse.to(device)]
         noise = torch.randn_like(clean)
         timesteps = torch.randint(0, 1000, (BATCH,)).to(device)
-        noisy = scheduler.add_noise(clean, noise, timesteps).contiguous(memory_format=torch.channels_last)
+        noisy = scheduler.add_noise(clean, noise, timesteps)
         predicted = unet(noisy, timesteps, encoder_hidden_states=context).sample
         return denoising_loss(predicted, noise, timesteps, scheduler)
 

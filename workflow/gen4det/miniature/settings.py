@@ -45,10 +45,10 @@ class FoundationTraining(Settings):
     """Width per level of both U-Nets."""
     text_width: int = 96
     """Width of the text encoder and of the cross-attention."""
-    diffusion_steps: int = 4_500
-    """Optimiser steps of the text-conditional U-Net at batch 32."""
+    diffusion_steps: int = 4_200
+    """Optimiser steps of the text-conditional U-Net at batch 16."""
     inpainting_steps: int = 800
-    """Optimiser steps of the grounded inpainting U-Net at batch 32."""
+    """Optimiser steps of the grounded inpainting U-Net at batch 8."""
     clip_steps: int = 1_200
     """Optimiser steps of the CLIP image tower at batch 64."""
     backbone_steps: int = 1_500

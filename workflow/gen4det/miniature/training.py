@@ -46,7 +46,9 @@ def train(
     """
     work.mkdir(parents=True, exist_ok=True)
     trained = [p for module in parameters.values() for p in module.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay)
+    optimiser = torch.optim.AdamW(
+        trained, lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
+    )
     average = [p.detach().clone() for p in trained]
     checkpoint, identity = work / "checkpoint.pt", content_hash(fingerprint)
     start = 0
