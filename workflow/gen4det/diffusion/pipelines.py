@@ -10,8 +10,10 @@ from typing import TypeVar
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from transformers import CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 
 from gen4det.diffusion.settings import DenoisingSettings, ModelSource
 from gen4det.errors import InputError
@@ -33,6 +35,8 @@ def load_text_to_image(source: ModelSource | None, device: str = "cpu") -> Stabl
         InputError: no source, no such folder, a hub id without revision, another kind of pipeline, or files
             that are missing or damaged.
     """
+    for library in (diffusers_logging, transformers_logging):
+        library.disable_progress_bar()  # of files being read; the stages report progress in images
     location = locate(source)
     kind = _reading(source, lambda: StableDiffusionPipeline.load_config(**location))["_class_name"]
     if kind != StableDiffusionPipeline.__name__:
