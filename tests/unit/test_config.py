@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from gen4det import reference
-from gen4det.config import Config, Project, load_project, merge, read_yaml
+from gen4det.config import Config, Project, load_project
 from gen4det.errors import InputError
 from gen4det.settings import parse_settings
+from gen4det.yaml_files import merge, read_yaml
 
 ROOT = Path(__file__).parents[2]
 SCALES = ("config.yaml", "paper.yaml", "photographs.yaml")
@@ -127,23 +128,36 @@ def test_bad_input_is_refused_engine_files(refusal):
 
 def test_variants_inherit_the_base_and_what_the_scale_changes_in_it(project):
     scale = {"engines": {"mosaicfusion": {"images_per_category": 4, "denoising": {"steps": 10}}}}
-    engines = project(scale).engines
+    arms = {"arms": {"small": {"synthetic": ["mosaicfusion-small"]}}}
+    engines = project(scale, rare=arms).engines
     small = engines["mosaicfusion-small"].settings
     assert (small.objects, small.images_per_category, small.denoising.steps) == ((1,), 4, 10)
     assert small.denoising.guidance == engines["mosaicfusion"].settings.denoising.guidance
     scale["engines"]["mosaicfusion-small"] = {"images_per_category": 2}
-    engines = project(scale).engines
+    engines = project(scale, rare=arms).engines
     assert engines["mosaicfusion-small"].settings.images_per_category == 2
     assert engines["mosaicfusion"].settings.images_per_category == 4
 
 
 def test_variants_that_differ_only_after_generation_share_images(project):
+    arms = {"arms": {"stricter": {"synthetic": ["stricter", "mosaicfusion-strict", "mosaicfusion-small"]}}}
     engines = project(
-        None, {"stricter": {"base": "mosaicfusion-strict", "filter": {"max_instances": 2}}}
+        None, {"stricter": {"base": "mosaicfusion-strict", "filter": {"max_instances": 2}}}, rare=arms
     ).engines
     assert engines["stricter"].images == engines["mosaicfusion-strict"].images == "mosaicfusion"
     assert engines["stricter"].filter.min_area_fraction == 0.1
     assert engines["mosaicfusion-small"].images == "mosaicfusion-small"
+
+
+def test_only_engines_of_the_run_must_suit_the_scale(project, refusal):
+    too_small = {"engines": {"mosaicfusion": {"region_height": 64, "overlap_height": 32}}}
+    wide = {"wide": {"base": "mosaicfusion", "overlap_height": 400}}
+    assert "wide" not in project(too_small, wide).engines
+    arms = {"arms": {"wide": {"synthetic": ["wide"]}}}
+    assert "wide: overlap_height: half of it must fit" in refusal(too_small, wide, rare=arms)
+    assert "wide: overlap_hight: unknown key" in refusal(
+        None, {"wide": {"base": "mosaicfusion", "overlap_hight": 4}}
+    )
 
 
 def test_one_arm_is_one_recipe(project, refusal):

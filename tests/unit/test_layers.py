@@ -8,12 +8,12 @@ import pytest
 from gen4det.provenance import PACKAGE_ROOT
 
 LAYERS = (
-    {"errors", "settings", "provenance"},
+    {"errors", "settings", "provenance", "yaml_files"},
     {"data", "miniature"},
     {"diffusion", "filters", "detection", "evaluation"},
     {"engines"},
     {"stages"},
-    {"config", "workflow", "reference", "messages"},
+    {"config", "engine_variants", "workflow", "reference", "messages"},
 )
 
 

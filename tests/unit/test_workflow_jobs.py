@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gen4det.config import load_project, read_yaml
+from gen4det.config import load_project
 from gen4det.messages import NOTE, explain_failures, explain_locks, note_run
 from gen4det.workflow import (
     FULLY_HASHED,
@@ -29,6 +29,7 @@ from gen4det.workflow import (
     shell_prefix,
     time_budget,
 )
+from gen4det.yaml_files import read_yaml
 
 ROOT = Path(__file__).parents[2]
 WORDS = {"dataset": "lvis", "detector": "mask-rcnn", "engine": "mosaicfusion", "study": "lvis_rare"}

@@ -12,19 +12,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import AfterValidator, Field
 
 from gen4det.data.settings import DatasetSettings
 from gen4det.detection.settings import DetectorSettings
 from gen4det.diffusion.settings import FoundationSettings
-from gen4det.engines.base import engine_settings
-from gen4det.engines.settings import EngineSettings
+from gen4det.engine_variants import Engine, load_engines, read_variants
 from gen4det.errors import InputError
 from gen4det.evaluation.settings import EvaluationSettings
 from gen4det.evaluation.study_settings import ArmLabel, GallerySettings, StudySettings
-from gen4det.filters.settings import FilterSettings
 from gen4det.settings import Settings, parse_settings, suggest
+from gen4det.yaml_files import read_yaml, shown
 
 
 def _unique(values: tuple) -> tuple:
@@ -134,18 +132,6 @@ class Study(Settings):
 
 
 @dataclass(frozen=True)
-class Engine:
-    """One engine variant with everything inherited and overridden."""
-
-    name: str
-    base: str | None
-    settings: EngineSettings
-    filter: FilterSettings
-    images: str
-    """The variant that draws the images: itself, or the ancestor it shares all of generation with."""
-
-
-@dataclass(frozen=True)
 class CheckedStudy:
     """A study whose references resolve, cut into what its stages read."""
 
@@ -178,47 +164,7 @@ class Project:
         }
 
 
-# --- reading --------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without duplicate keys: the later one would silently win."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key!r} twice", problem_mark=key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
-def read_yaml(path: Path) -> dict:
-    """A YAML file that holds a mapping.
-
-    Raises:
-        InputError: missing file, broken YAML (with line), a key given twice, or not a mapping.
-    """
-    try:
-        values = yaml.load(path.read_text(), Loader=_Loader)  # a SafeLoader: builds plain values only
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise InputError(f"{path}: {line}{error.problem}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: expected keys and values, found {type(values).__name__}")
-    return values
-
-
-def merge(base: dict, changes: dict) -> dict:
-    """`base` with `changes`: mappings are merged key by key, everything else is replaced."""
-    merged = dict(base)
-    for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both else value
-    return merged
+# --- checking --------------------------------------------------------------------------------------
 
 
 def load_project(values: dict, *, source: str, root: str | Path) -> Project:
@@ -237,104 +183,46 @@ def load_project(values: dict, *, source: str, root: str | Path) -> Project:
     for name, detector in config.detectors.items():
         if not (root / detector.config).is_file():
             raise InputError(f"{source}: detectors.{name}.config: no such file {detector.config}")
-    engines = _load_engines(config, source=source, folder=root / "config" / "engines")
-    studies = {name: _load_study(name, config, engines, source=source, root=root) for name in config.studies}
+    variants = read_variants(root / "config" / "engines")
+    studies = {name: _load_study(name, config, variants, source=source, root=root) for name in config.studies}
     _check_arms(studies)
+    used = [engine for study in studies.values() for engine in study.engines]
+    engines = load_engines(used, config.engines, variants, source=source)
     return Project(root, config, engines, studies)
-
-
-def _shown(path: Path) -> str:
-    """Path as the user knows it: relative to where they stand if it is below."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-# --- engines --------------------------------------------------------------------------------------
-
-
-def _load_engines(config: Config, *, source: str, folder: Path) -> dict[str, Engine]:
-    written: dict[str, dict] = {}
-    files: dict[str, str] = {}
-    for path in sorted(folder.glob("*.yaml")):
-        for name, variant in read_yaml(path).items():
-            if name in written:
-                raise InputError(f"{_shown(path)}: {name}: already defined in {files[name]}")
-            if not isinstance(variant, dict):
-                raise InputError(f"{_shown(path)}: {name}: expected settings, found {variant!r}")
-            written[name], files[name] = variant, _shown(path)
-    for name in config.engines:
-        if name not in written:
-            raise InputError(f"{source}: engines.{name}: no such engine{suggest(name, written)}")
-    engines: dict[str, Engine] = {}
-    for name in written:
-        _resolve_engine(name, written, files, config, engines, chain=())
-    return engines
-
-
-def _resolve_engine(
-    name: str,
-    written: dict[str, dict],
-    files: dict[str, str],
-    config: Config,
-    engines: dict[str, Engine],
-    chain: tuple[str, ...],
-) -> tuple[dict, Engine]:
-    """A variant as a plain mapping and as an Engine: its base, its own keys, the scale's changes, in turn."""
-    if name in chain:
-        circle = " -> ".join((*chain[chain.index(name) :], name))
-        raise InputError(f"{files[name]}: {name}.base: inherits from itself: {circle}")
-    own = dict(written[name])
-    base = own.pop("base", None)
-    if base is None:
-        inherited, parent = {}, None
-    elif base in written:
-        inherited, parent = _resolve_engine(base, written, files, config, engines, (*chain, name))
-    else:
-        known = suggest(str(base), written)
-        raise InputError(f"{files[name]}: {name}.base: no such engine {base!r}{known}")
-    values = merge(merge(inherited, own), config.engines.get(name, {}))
-    science = {key: value for key, value in values.items() if key != "filter"}
-    if "method" not in science:
-        raise InputError(f"{files[name]}: {name}.method: required key is missing (or give a `base`)")
-    settings = engine_settings(science["method"], science, source=f"{files[name]}: {name}")
-    shares = parent is not None and parent.settings == settings
-    chosen = parse_settings(FilterSettings, values.get("filter", {}), source=f"{files[name]}: {name}.filter")
-    engine = Engine(name, base, settings, chosen, parent.images if shares else name)
-    engines[name] = engine
-    return values, engine
 
 
 # --- studies --------------------------------------------------------------------------------------
 
 
-def _load_study(name: str, config: Config, engines: dict, *, source: str, root: Path) -> CheckedStudy:
+def _load_study(name: str, config: Config, variants: dict, *, source: str, root: Path) -> CheckedStudy:
     folder = root / "config" / "studies"
     path = folder / f"{name}.yaml"
     if not path.is_file():
         known = suggest(name, (file.stem for file in folder.glob("*.yaml")))
-        raise InputError(f"{source}: studies: no file {_shown(path)}{known}")
-    shown = _shown(path)
-    study = parse_settings(Study, read_yaml(path), source=shown)
+        raise InputError(f"{source}: studies: no file {shown(path)}{known}")
+    file = shown(path)
+    study = parse_settings(Study, read_yaml(path), source=file)
     if study.dataset not in config.datasets:
         known = suggest(study.dataset, config.datasets)
-        raise InputError(f"{shown}: dataset: {study.dataset!r} is not a data set of {source}{known}")
+        raise InputError(f"{file}: dataset: {study.dataset!r} is not a data set of {source}{known}")
     if study.detector not in config.detectors:
         known = suggest(study.detector, config.detectors)
-        raise InputError(f"{shown}: detector: {study.detector!r} is not a detector of {source}{known}")
+        raise InputError(f"{file}: detector: {study.detector!r} is not a detector of {source}{known}")
     for arm_name, arm in study.arms.items():
         for engine in arm.synthetic:
-            if engine not in engines:
-                known = suggest(engine, engines)
-                raise InputError(f"{shown}: arms.{arm_name}.synthetic: no such engine {engine!r}{known}")
+            if engine not in variants:
+                known = suggest(engine, variants)
+                raise InputError(f"{file}: arms.{arm_name}.synthetic: no such engine {engine!r}{known}")
     if study.baseline not in study.arms:
         known = suggest(study.baseline, study.arms)
-        raise InputError(f"{shown}: baseline: no such arm {study.baseline!r}{known}")
+        raise InputError(f"{file}: baseline: no such arm {study.baseline!r}{known}")
     run = {"scale": config.scale, "seeds": config.seeds}
     table = study.model_dump(exclude={"gallery": True, "arms": {"__all__": {"synthetic"}}}) | run
     gallery = {"title": study.title, "scale": config.scale} | study.gallery
     return CheckedStudy(
         study,
-        parse_settings(StudySettings, table, source=shown),
-        parse_settings(GallerySettings, gallery, source=f"{shown}: gallery"),
+        parse_settings(StudySettings, table, source=file),
+        parse_settings(GallerySettings, gallery, source=f"{file}: gallery"),
     )
 
 
