@@ -1,0 +1,228 @@
+"""Figures and galleries: equal inputs give equal files, and what they show is chosen by seed alone."""
+
+import json
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
+from gen4det.data.images import ShardWriter, encode_image
+from gen4det.data.masks import mask_to_rle
+from gen4det.errors import InputError
+from gen4det.evaluation.drawing import draw_instances, show_image
+from gen4det.evaluation.figures import study_figure
+from gen4det.evaluation.gallery import (
+    choose_kept,
+    choose_rejected,
+    gallery_page,
+    read_shards,
+    read_synthetic,
+    reason_counts,
+)
+from gen4det.evaluation.plotting import save_figure, style
+from gen4det.evaluation.settings import METRICS
+from gen4det.evaluation.study_settings import GallerySettings, StudySettings
+from gen4det.stages import plot
+
+STUDY = {
+    "title": "LVIS, rare categories",
+    "scale": "miniature",
+    "arms": {"real": {"label": "real images"}, "drawn": {"label": "+ drawn"}},
+    "metrics": ["mask_APr", "mask_AP", "box_AP"],
+    "seeds": [0, 1, 2],
+    "published": {"source": "Paper, Table 1", "real": {"mask_AP": 21.7}, "drawn": {"mask_AP": 23.1}},
+}
+
+
+def metrics_file(value):
+    values = {name: value for name in METRICS}
+    return {"box": values, "mask": values, "validation": {}}
+
+
+METRICS_OF_ARMS = {
+    "real": {seed: metrics_file(10.0 + seed) for seed in range(3)},
+    "drawn": {0: metrics_file(12.0), 2: metrics_file(16.0)},
+}
+
+
+def words(figure):
+    """All texts of a figure, without line breaks."""
+    return " ".join(" ".join(text.get_text().split()) for text in figure.findobj(Text))
+
+
+# --- the figure of a study --------------------------------------------------------------------------------
+
+
+def test_every_seed_is_a_point_and_papers_have_their_own_axes():
+    figure = study_figure(StudySettings(**STUDY), METRICS_OF_ARMS)
+    mask, box, published_mask, published_box = figure.axes
+    points = [line for line in mask.lines if line.get_marker() != "None"]
+    assert sorted(float(line.get_ydata()[0]) for line in points) == sorted(2 * [10.0, 11.0, 12.0, 12.0, 16.0])
+    assert len({float(line.get_xdata()[0]) for line in points}) == len(points)
+    hollow = [line for line in published_mask.lines if line.get_markerfacecolor() == "none"]
+    assert [float(line.get_ydata()[0]) for line in hollow] == [21.7, 23.1]
+    assert not published_box.lines and mask.get_ylim() != published_mask.get_ylim()
+
+
+def test_a_miniature_and_missing_seeds_say_so():
+    figure = study_figure(StudySettings(**STUDY), METRICS_OF_ARMS)
+    text = words(figure)
+    assert "not comparable" in text and "miniature" in text
+    assert "seeds 2/3 (missing: 1)" in text
+
+
+@pytest.mark.parametrize("change", [{"published": {}}, {"metrics": ["box_AP50novel"]}, {"seeds": [0]}])
+def test_other_studies_can_be_drawn(tmp_path, change):
+    settings = StudySettings(**(STUDY | {"published": {}} | change))
+    metrics = {
+        arm: {s: v for s, v in seeds.items() if s in settings.seeds} for arm, seeds in METRICS_OF_ARMS.items()
+    }
+    save_figure(study_figure(settings, metrics), tmp_path / "figure.png", dpi=50)
+
+
+def test_an_arm_without_results_leaves_its_place(tmp_path):
+    nothing = {"real": {0: metrics_file(None)}, "drawn": {}}
+    save_figure(study_figure(StudySettings(**STUDY), nothing), tmp_path / "figure.pdf", dpi=50)
+
+
+def test_equal_inputs_give_equal_figures(tmp_path, monkeypatch):
+    paths = []
+    for arm, seeds in METRICS_OF_ARMS.items():
+        for seed, values in seeds.items():
+            path = tmp_path / f"{arm}{seed}.json"
+            path.write_text(json.dumps(values))
+            paths.append(f"{arm}:{seed}={path}")
+    contents = []
+    for name in ("first", "second"):
+        output = tmp_path / name / "lvis_rare.pdf"
+        arguments = ["plot", "figure", "--settings", json.dumps(STUDY), "--metrics", *paths]
+        monkeypatch.setattr("sys.argv", [*arguments, "--output", str(output)])
+        plot.main()
+        contents.append([output.with_suffix(suffix).read_bytes() for suffix in (".pdf", ".png")])
+        assert output.with_name("lvis_rare.pdf.record.json").is_file()
+    assert contents[0] == contents[1]
+    assert b"CreationDate" not in contents[0][0]
+
+
+# --- instances on an image --------------------------------------------------------------------------------
+
+
+def test_masks_boxes_and_names_lie_where_the_records_say(tmp_path):
+    mask = np.zeros((40, 60), bool)
+    mask[10:30, 20:50] = True
+    instance = {"category_id": 1, "bbox": [20.0, 10.0, 30.0, 20.0], "segmentation": mask_to_rle(mask)}
+    with style():
+        figure = Figure(figsize=(6, 4), dpi=50)
+        axes = figure.add_axes([0, 0, 1, 1])
+        show_image(axes, np.zeros((40, 60, 3), np.uint8))
+        draw_instances(axes, [instance], (40, 60), label=lambda position, record: f"{position} cup")
+    save_figure(figure, tmp_path / "drawn.png", dpi=50)
+    drawn = np.asarray(Image.open(tmp_path / "drawn.png").convert("RGB")).astype(int)
+    assert drawn.shape == (200, 300, 3)  # five screen pixels per image pixel
+    coloured = drawn.sum(axis=2) > 60
+    assert coloured[60:140, 110:240].all()  # inside
+    assert not coloured[155:, :].any() and not coloured[:, :95].any()  # outside
+    assert "0 cup" in words(figure)
+
+
+# --- the gallery ------------------------------------------------------------------------------------------
+
+
+def write_set(folder, shards):
+    """Ten images over `shards` shards; images 0, 3, 6 and 9 were rejected, for two reasons."""
+    categories = [{"id": 1, "name": "cup"}, {"id": 2, "name": "key"}]
+    (folder / "shards").mkdir(parents=True)
+    paths = []
+    for shard in range(shards):
+        images, annotations, rejected = [], [], []
+        with ShardWriter(folder / "shards" / f"{shard:05d}.zip") as writer:
+            for index in range(shard, 10, shards):
+                image = np.full((20, 30, 3), 20 * index, np.uint8)
+                writer.add(f"{index:012d}.png", encode_image(image, "png"))
+                file_name = f"{shard:05d}.zip/{index:012d}.png"
+                images.append({"id": 1000 + index, "file_name": file_name, "height": 20, "width": 30})
+                mask = np.zeros((20, 30), bool)
+                mask[5:15, 5 + index : 15 + index] = True
+                label = {
+                    "image_id": 1000 + index,
+                    "category_id": 1 + index % 2,
+                    "bbox": [5.0 + index, 5, 10, 10],
+                }
+                if index % 3:
+                    annotations.append(
+                        label | {"id": index, "segmentation": mask_to_rle(mask), "area": 100.0}
+                    )
+                else:
+                    reason = "min_area" if index == 9 else "more than one component"
+                    rejected.append(label | {"reason": reason})
+        path = folder / "shards" / f"{shard:05d}.json"
+        data = {"images": images, "annotations": annotations, "rejected": rejected, "categories": categories}
+        path.write_text(json.dumps({"info": {}, **data}))
+        paths.append(str(path))
+    return paths
+
+
+def test_examples_are_chosen_by_seed_whatever_the_shards(tmp_path):
+    one = read_shards(write_set(tmp_path / "one", 1))
+    three = read_shards(write_set(tmp_path / "three", 3))
+    for seed in range(5):
+        assert choose_kept(one, 3, seed) == choose_kept(three, 3, seed)
+        assert choose_rejected(one, 3, seed) == choose_rejected(three, 3, seed)
+    assert len({tuple(choose_kept(one, 3, seed)) for seed in range(5)}) > 1
+    assert choose_kept(one, 99, 0) == sorted(one.kept)
+
+
+def test_every_reason_has_an_example(tmp_path):
+    generated = read_shards(write_set(tmp_path / "drawn", 2))
+    assert reason_counts(generated) == [("more than one component", 3), ("min_area", 1)]
+    reasons = {generated.rejected[image][0]["reason"] for image in choose_rejected(generated, 2, 0)}
+    assert reasons == {"more than one component", "min_area"}
+
+
+def gallery(monkeypatch, output, *arguments):
+    settings = json.dumps({"title": "Drawn", "scale": "miniature", "kept": 2, "rejected": 2, "columns": 2})
+    call = ["plot", "gallery", "--settings", settings, *arguments, "--output", str(output)]
+    monkeypatch.setattr("sys.argv", call)
+    plot.main()
+    return [output.with_suffix(suffix).read_bytes() for suffix in (".pdf", ".png")]
+
+
+def test_the_gallery_of_shards_does_not_depend_on_their_number(tmp_path, monkeypatch):
+    contents = []
+    for shards in (1, 3):
+        paths = write_set(tmp_path / str(shards) / "drawn", shards)
+        contents.append(gallery(monkeypatch, tmp_path / f"gallery{shards}.pdf", "--shards", *paths))
+    assert contents[0] == contents[1]
+
+
+def test_the_gallery_of_a_synthetic_set_tells_reasons_in_words(tmp_path, monkeypatch):
+    (shard,) = write_set(tmp_path / "drawn", 1)
+    data = json.loads((tmp_path / "drawn" / "shards" / "00000.json").read_text())
+    info = {"info": {"images": "shards"}}
+    kept = {key: value for key, value in data.items() if key != "rejected"} | info
+    rejected = {key: value for key, value in data.items() if key != "annotations"} | info
+    (tmp_path / "drawn" / "annotations.json").write_text(json.dumps(kept))
+    (tmp_path / "drawn" / "rejected.json").write_text(json.dumps(rejected))
+    generated = read_synthetic(tmp_path / "drawn" / "annotations.json")
+    assert generated.name == "drawn" and len(generated.kept) == 6 and len(generated.rejected) == 4
+    from_set = gallery(
+        monkeypatch, tmp_path / "set.pdf", "--synthetic", str(tmp_path / "drawn" / "annotations.json")
+    )
+    assert from_set == gallery(monkeypatch, tmp_path / "shards.pdf", "--shards", shard)
+
+
+def test_reasons_and_counts_stand_on_the_page(tmp_path):
+    generated = read_shards(write_set(tmp_path / "drawn", 1))
+    text = words(gallery_page(GallerySettings(title="Drawn", scale="miniature"), [generated]))
+    assert "drawn, kept: 6 of 10 images with 6 labels" in text
+    assert "drawn, rejected: 4 labels; more than one component (3), min area (1)" in text
+    assert "1 key: min area" in text and "scale: miniature" in text
+
+
+def test_a_gallery_needs_images(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="--shards or --synthetic"):
+        gallery(monkeypatch, tmp_path / "gallery.pdf")
+    with pytest.raises(InputError, match="No such file"):
+        gallery(monkeypatch, tmp_path / "gallery.pdf", "--shards", str(tmp_path / "gone.json"))
