@@ -296,6 +296,18 @@ def test_shards_of_another_folder_are_found_from_the_set(run, tmp_path):
     assert images.exists(data["images"][-1]["file_name"])
 
 
+def test_set_whose_shards_were_cut_or_drawn_anew_is_refused(run, tmp_path):
+    run()
+    annotations, folder = tmp_path / "set" / "annotations.json", tmp_path / "set" / "shards"
+    whole = (folder / "00001.zip").read_bytes()
+    (folder / "00001.zip").write_bytes(whole[:-5])
+    with pytest.raises(InputError, match=r"00001\.zip: truncated"):
+        load_synthetic(annotations)
+    (folder / "00000.zip").rename(folder / "00001.zip")
+    with pytest.raises(InputError, match=r"000000000000\.png: no such image|no such zip"):
+        load_synthetic(annotations)
+
+
 def test_variant_that_shares_images_points_to_them(run, tmp_path, monkeypatch):
     run()
     output = tmp_path / "variant" / "annotations.json"

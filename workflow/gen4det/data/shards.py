@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 from gen4det.data.annotations import load_annotations
-from gen4det.data.images import ImageStore
+from gen4det.data.images import ImageStore, image_name
 from gen4det.errors import InputError
 from gen4det.provenance import content_hash
 
@@ -83,17 +83,21 @@ def relative_images(annotations: str | Path, folder: str | Path) -> str:
 
 
 def load_synthetic(path: str | Path) -> tuple[dict, ImageStore]:
-    """Annotations and images of a synthetic set.
+    """Annotations and images of a synthetic set, after a look at which images the shards hold.
 
     Raises:
-        InputError: not a synthetic set, or its shards are gone.
+        InputError: not a synthetic set, or a shard or an image of it is gone or cut short.
     """
     path = Path(path)
     data = load_annotations(path)
     folder = (data.get("info") or {}).get("images")
     if not isinstance(folder, str):
         raise InputError(f"{path}: not a synthetic set: info does not say where its images lie")
-    return data, ImageStore(path.parent / folder)
+    images = ImageStore(path.parent / folder)
+    for name in sorted(map(image_name, data["images"])):  # shard by shard
+        if not images.exists(name):
+            raise InputError(f"{images.root / name}: no such image, but {path} names it")
+    return data, images
 
 
 def dumps(value: object) -> bytes:
