@@ -15,7 +15,7 @@ from gen4det.data.annotations import load_annotations, validate_annotations, wri
 from gen4det.data.datasets import load_dataset
 from gen4det.data.images import ImageStore, encode_image, image_name
 from gen4det.data.photographs import register_photographs
-from gen4det.data.settings import PhotographsDataset
+from gen4det.data.source_settings import PhotographsDataset
 from gen4det.errors import InputError
 
 

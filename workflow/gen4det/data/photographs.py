@@ -14,7 +14,7 @@ from gen4det.data.annotations import (
 from gen4det.data.datasets import DatasetDescriptor, SplitDescriptor, write_dataset
 from gen4det.data.images import ImageStore, image_name
 from gen4det.data.masks import area_of_rle, segmentation_to_rle
-from gen4det.data.settings import PhotographsDataset
+from gen4det.data.source_settings import PhotographsDataset
 from gen4det.data.validation import check_images, validate_annotations
 from gen4det.errors import InputError
 from gen4det.provenance import content_hash

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import Field
 
 from gen4det.data.annotations import load_annotations, write_annotations
@@ -18,12 +17,13 @@ from gen4det.data.datasets import DatasetDescriptor, Format, SplitDescriptor, wr
 from gen4det.data.download import fetch, partial, probe, require_space
 from gen4det.data.images import ImageStore
 from gen4det.data.photographs import complete_splits, summary
-from gen4det.data.settings import DownloadDataset
+from gen4det.data.source_settings import DownloadDataset
 from gen4det.data.validation import drop_unusable, validate_annotations
 from gen4det.data.voc import voc_annotations
 from gen4det.errors import InputError
 from gen4det.provenance import file_hash, write_json
 from gen4det.settings import Settings, parse_settings, suggest
+from gen4det.yaml_files import read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -111,15 +111,7 @@ def load_registry(path: str | Path) -> Registry:
     Raises:
         InputError: missing or malformed, or a data set names an unknown download.
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; expected the registry of downloads") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: expected files and datasets")
-    registry = parse_settings(Registry, values, source=path)
+    registry = parse_settings(Registry, read_yaml(Path(path)), source=path)
     for name, dataset in registry.datasets.items():
         for file in dataset.files:
             if file not in registry.files:

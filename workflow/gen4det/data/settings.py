@@ -1,50 +1,15 @@
-"""Settings of the sources of a data set: rendered, a user's own photographs, or public downloads."""
+"""Settings of a data set, whatever its source: rendered, a user's own photographs, or public downloads.
 
-from typing import Annotated, Literal
+For those who compose a configuration. The stages import the settings of their own source, so that their code
+hash does not follow those of the others.
+"""
+
+from typing import Annotated
 
 from pydantic import Field
 
+from gen4det.data.source_settings import DownloadDataset, PhotographsDataset
 from gen4det.miniature.settings import MiniatureDataset
-from gen4det.settings import Settings
-
-
-class PhotographsSplit(Settings):
-    """One split of a user's own data."""
-
-    annotations: str
-    """Annotation file in the layout of COCO or LVIS v1."""
-    images: str
-    """Folder, or stored zip, below which the annotated file names are found."""
-
-
-class PhotographsDataset(Settings):
-    """A user's own photographs; they stay where they are."""
-
-    source: Literal["photographs"]
-    """Where the data come from."""
-    format: Literal["lvis", "coco"]
-    """Protocol of the evaluation. A COCO-style file serves as lvis, too: groups are then counted, and the
-    annotations are taken to be exhaustive."""
-    train: PhotographsSplit
-    """Training split."""
-    val: PhotographsSplit
-    """Validation split, of the same categories."""
-    allow_empty_categories: bool = False
-    """Whether categories without training images are a warning instead of an error."""
-
-
-class DownloadDataset(Settings):
-    """A public data set of the registry of downloads."""
-
-    source: Literal["download"]
-    """Where the data come from."""
-    dataset: str
-    """Name among the `datasets` of the registry."""
-    registry: str = "resources/data_registry.yaml"
-    """File that lists the downloads."""
-    folder: str = "results/downloads"
-    """Where downloads are kept and unpacked; shared by all data sets."""
-
 
 DatasetSettings = Annotated[
     MiniatureDataset | PhotographsDataset | DownloadDataset, Field(discriminator="source")

@@ -37,7 +37,7 @@ def stage_parser(description: str) -> argparse.ArgumentParser:
         required=True,
         type=_settings_argument,
         metavar="JSON|FILE",
-        help='{"settings": {...}} as JSON text, or the path of a JSON or YAML file that holds it',
+        help='{"settings": {...}} as JSON text, or the path of a file that holds it',
     )
     return parser
 
@@ -53,26 +53,12 @@ def stage_settings(args: argparse.Namespace, model: type[S]) -> S:
 
 def _settings_argument(text: str) -> dict:
     """Parse the argument; a bare settings object is wrapped, so that the stage is pleasant to use by hand."""
-    source = "--settings"
+    is_json = text.lstrip().startswith("{")
+    source = "--settings" if is_json else f"{text:.200}"
     try:
-        if text.lstrip().startswith("{"):
-            values = json.loads(text)
-        else:
-            source = text
-            content = Path(text).read_text()
-            if Path(text).suffix in (".yaml", ".yml"):
-                import yaml
-
-                try:
-                    values = yaml.safe_load(content)
-                except yaml.YAMLError as error:
-                    raise ValueError(" ".join(str(error).split())) from error
-            else:
-                values = json.loads(content)
+        values = json.loads(text if is_json else Path(text).read_text())
     except OSError as error:
-        raise InputError(
-            f"{text:.200}: {error.strerror}; expected JSON text or a file of settings"
-        ) from error
+        raise InputError(f"{source}: {error.strerror}; expected JSON text or a file of settings") from error
     except ValueError as error:
         raise InputError(f"{source}: not valid: {error}") from error
     if not isinstance(values, dict):

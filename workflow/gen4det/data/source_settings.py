@@ -1,0 +1,43 @@
+"""Settings of data that are not rendered: a user's own photographs, public downloads."""
+
+from typing import Literal
+
+from gen4det.settings import Settings
+
+
+class PhotographsSplit(Settings):
+    """One split of a user's own data."""
+
+    annotations: str
+    """Annotation file in the layout of COCO or LVIS v1."""
+    images: str
+    """Folder, or stored zip, below which the annotated file names are found."""
+
+
+class PhotographsDataset(Settings):
+    """A user's own photographs; they stay where they are."""
+
+    source: Literal["photographs"]
+    """Where the data come from."""
+    format: Literal["lvis", "coco"]
+    """Protocol of the evaluation. A COCO-style file serves as lvis, too: groups are then counted, and the
+    annotations are taken to be exhaustive."""
+    train: PhotographsSplit
+    """Training split."""
+    val: PhotographsSplit
+    """Validation split, of the same categories."""
+    allow_empty_categories: bool = False
+    """Whether categories without training images are a warning instead of an error."""
+
+
+class DownloadDataset(Settings):
+    """A public data set of the registry of downloads."""
+
+    source: Literal["download"]
+    """Where the data come from."""
+    dataset: str
+    """Name among the `datasets` of the registry."""
+    registry: str = "resources/data_registry.yaml"
+    """File that lists the downloads."""
+    folder: str = "results/downloads"
+    """Where downloads are kept and unpacked; shared by all data sets."""
