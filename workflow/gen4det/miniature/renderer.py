@@ -36,6 +36,18 @@ class Scene:
     style: str
 
 
+@dataclass(frozen=True)
+class Variation:
+    """How freely objects are drawn; each share in [0, 1]."""
+
+    position: float = 1.0
+    """Share of the free room around the centre in which an object may stand."""
+    rotation: float = 1.0
+    """Share of the category's largest rotation."""
+    any_colour: float = 0.2
+    """Share of objects whose hue is not one of the category's typical ones."""
+
+
 COLOUR_WORDS = (
     (15, "red"), (42, "orange"), (68, "yellow"), (160, "green"), (200, "cyan"), (255, "blue"),
     (290, "purple"), (345, "pink"), (360, "red"),
@@ -53,6 +65,7 @@ def render_scene(
     size: int | tuple[int, int],
     object_size: tuple[float, float],
     style: str = "photo",
+    variation: Variation = Variation(),  # noqa: B008  (immutable)
 ) -> Scene:
     """Draw the given categories, one object each, in a scene.
 
@@ -61,7 +74,8 @@ def render_scene(
         categories: one entry per object, painted in this order (later ones occlude earlier ones).
         size: side, or (height, width), in pixels.
         object_size: smallest and largest extent of an object's longer side in pixels.
-        style: "photo" (shaded colours on a background) or "drawing" (dark outlines on paper).
+        style: "photo" (flat colours on a background) or "drawing" (dark outlines on paper).
+        variation: how freely position, rotation and colour vary.
 
     Returns:
         A scene; an object that finds no place without hiding another too much is left out.
@@ -72,12 +86,9 @@ def render_scene(
     placed: list[tuple[Category, np.ndarray, str]] = []
     for category in categories:
         for _ in range(8):
-            hue = (
-                float(rng.choice(category.hues)) + rng.normal(0, 9)
-                if rng.random() < 0.8
-                else rng.uniform(0, 360)
-            )
-            parts = _pose(rng, category, height, width, object_size)
+            typical = float(rng.choice(category.hues)) + rng.normal(0, 9)
+            hue = rng.uniform(0, 360) if rng.random() < variation.any_colour else typical
+            parts = _pose(rng, category, height, width, object_size, variation)
             mask = _coverage(parts, height, width)
             if mask.sum() < 24 or any((old & ~mask).sum() < MIN_VISIBLE * old.sum() for _, old, _ in placed):
                 continue
@@ -139,11 +150,12 @@ def _background(rng: np.random.Generator, height: int, width: int, style: str) -
     return image.resize((width * SUPERSAMPLING, height * SUPERSAMPLING), Image.Resampling.BILINEAR)
 
 
-def _pose(rng, category: Category, height: int, width: int, object_size: tuple[float, float]):
+def _pose(rng, category: Category, height: int, width: int, object_size, variation: Variation):
     """The object's parts in pixels: scaled, stretched, mirrored, rotated and moved inside the image."""
     parts = category.shape(rng)
     stretch = np.exp(rng.normal(0, 0.08))
-    angle = np.radians(rng.uniform(-category.max_rotation, category.max_rotation))
+    largest = category.max_rotation * variation.rotation
+    angle = np.radians(rng.uniform(-largest, largest))
     mirror = rng.choice((-1.0, 1.0))
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     transform = rotation @ np.diag((mirror * stretch, 1 / stretch))
@@ -153,7 +165,7 @@ def _pose(rng, category: Category, height: int, width: int, object_size: tuple[f
     scale = np.exp(rng.uniform(*np.log(object_size))) / (high - low).max()
     extent = (high - low) * scale
     room = np.maximum(np.array([width, height]) - extent, 0)
-    corner = rng.uniform(0, 1, 2) * room
+    corner = (0.5 + variation.position * rng.uniform(-0.5, 0.5, 2)) * room
     return [(role, (points - low) * scale + corner) for role, points in parts]
 
 
