@@ -16,9 +16,8 @@ from gen4det.evaluation.study_table import (
     spread,
     study_rows,
     to_csv,
-    to_latex,
-    to_markdown,
 )
+from gen4det.evaluation.table_text import to_latex, to_markdown
 from gen4det.settings import parse_settings
 from gen4det.stages import plot
 

@@ -11,7 +11,8 @@ from matplotlib.ticker import MaxNLocator
 
 from gen4det.evaluation.plotting import COLUMN_WIDTH, GREY, MARKERS, PAGE_WIDTH, PALETTE, style
 from gen4det.evaluation.study_settings import StudySettings
-from gen4det.evaluation.study_table import Metrics, Row, scale_note, spread, study_rows, value_of
+from gen4det.evaluation.study_table import Metrics, Row, spread, study_rows, value_of
+from gen4det.evaluation.table_text import scale_note
 
 POINTS_PER_COLUMN = 16
 """Arms x metrics that still read at the width of one column."""
