@@ -1,0 +1,166 @@
+"""The table of a study for people: Markdown that also reads well in a terminal, and LaTeX."""
+
+from gen4det.evaluation.study_settings import StudySettings
+from gen4det.evaluation.study_table import Cell, Row, Spread, without_negative_zero
+
+SCALE_NOTES = {
+    "miniature": "miniature (a small rendered world, small models; not comparable with published numbers)"
+}
+"""How a scale is spelled out wherever its numbers are shown; others by their own name."""
+NOTHING = "–"
+
+
+# --- Markdown ---------------------------------------------------------------------------------------
+
+
+def to_markdown(settings: StudySettings, rows: list[Row]) -> str:
+    """Three tables below each other, aligned so that they also read well in a terminal."""
+    names = [metric_name(metric) for metric in settings.metrics]
+    parts = [
+        f"# {settings.title} ({settings.scale})",
+        _about(settings),
+        f"Average precision (0-100){_over(settings)}:",
+    ]
+    header, lines = ["arm", "seeds", *names], [[row.label, row.seeds, *_values(row)] for row in rows]
+    parts.append(_table(header, lines, names=2))
+    others = [row for row in rows if row.arm != settings.baseline]
+    if settings.baseline in settings.arms and others:
+        lines = [[row.label, f"{row.paired}/{len(settings.seeds)}", *_deltas(row)] for row in others]
+        parts.append(f"Change against {settings.label(settings.baseline)}, over the seeds that both have:")
+        parts.append(_table(header, lines, names=2))
+    printed = [row for row in rows if row.source]
+    if printed:
+        parts.append("Published, in brackets the change against the baseline of the same paper:")
+        parts.append(_table(["arm", *names], [[row.label, *_published(row)] for row in printed]))
+        parts.append("\n".join(f"- {source}" for source in dict.fromkeys(row.source for row in printed)))
+    return "\n\n".join(parts) + "\n"
+
+
+def scale_note(settings: StudySettings) -> str:
+    """The scale in words."""
+    return SCALE_NOTES.get(settings.scale, settings.scale)
+
+
+def metric_name(metric: str) -> str:
+    """ "mask_APr" -> "mask APr"."""
+    return metric.replace("_", " ")
+
+
+def _about(settings: StudySettings) -> str:
+    facts = {"Scale": scale_note(settings), "Data": settings.dataset, "Detector": settings.detector}
+    return "\n".join(f"- {name}: {text}" for name, text in facts.items() if text)
+
+
+def _over(settings: StudySettings) -> str:
+    return ", mean ± standard deviation over seeds" if len(settings.seeds) > 1 else ""
+
+
+def _values(row: Row) -> list[str]:
+    return [_number(cell.value) for cell in row.cells.values()]
+
+
+def _deltas(row: Row) -> list[str]:
+    return [_number(cell.delta, signed=True) for cell in row.cells.values()]
+
+
+def _published(row: Row) -> list[str]:
+    texts = []
+    for cell in row.cells.values():
+        text = NOTHING if cell.published is None else f"{cell.published:.1f}"
+        texts.append(text if cell.published_delta is None else f"{text} ({_signed(cell.published_delta)})")
+    return texts
+
+
+def _number(spread: Spread, *, signed: bool = False) -> str:
+    if spread.mean is None:
+        return NOTHING
+    text = _signed(spread.mean) if signed else f"{spread.mean:.1f}"
+    return text if spread.deviation is None else f"{text} ± {spread.deviation:.1f}"
+
+
+def _signed(value: float) -> str:
+    return f"{without_negative_zero(value, 1):+.1f}"
+
+
+def _table(header: list[str], lines: list[list[str]], *, names: int = 1) -> str:
+    """A Markdown table; the first `names` columns flush left, the numbers flush right."""
+    cells = [[text.replace("|", "\\|") for text in line] for line in [header, *lines]]
+    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+    aligns = ["<" if column < names else ">" for column in range(len(header))]
+    columns = list(zip(aligns, widths, strict=True))
+    rows = [
+        " | ".join(f"{text:{align}{width}}" for text, (align, width) in zip(line, columns, strict=True))
+        for line in cells
+    ]
+    rule = "|".join(f":{'-' * (w + 1)}" if align == "<" else f"{'-' * (w + 1)}:" for align, w in columns)
+    return "\n".join([f"| {rows[0]} |", f"|{rule}|", *(f"| {row} |" for row in rows[1:])])
+
+
+# --- LaTeX ------------------------------------------------------------------------------------------
+
+
+def to_latex(settings: StudySettings, rows: list[Row]) -> str:
+    """A table environment for the package booktabs; measured and published rows in blocks of their own."""
+    names = [_latex_metric(metric) for metric in settings.metrics]
+    width = len(names) + 2
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        "\\begin{table}",
+        "  \\centering",
+        f"  \\caption{{{_escape(settings.title)}. {_escape(_caption(settings))}}}",
+        f"  \\begin{{tabular}}{{ll{'r' * len(names)}}}",
+        "    \\toprule",
+        f"    Training data & Seeds & {' & '.join(names)} \\\\",
+        "    \\midrule",
+        f"    \\multicolumn{{{width}}}{{l}}{{\\emph{{Measured, scale: {_escape(settings.scale)}}}}} \\\\",
+    ]
+    for row in rows:
+        cells = [_latex_number(cell) for cell in row.cells.values()]
+        lines.append(f"    {_escape(row.label)} & {_escape(row.seeds)} & {' & '.join(cells)} \\\\")
+    printed = [row for row in rows if row.source]
+    if printed:
+        lines.append("    \\midrule")
+        for source in dict.fromkeys(row.source for row in printed):
+            lines.append(f"    \\multicolumn{{{width}}}{{l}}{{\\emph{{Published: {_escape(source)}}}}} \\\\")
+            for row in printed:
+                if row.source == source:
+                    cells = [_latex_published(cell) for cell in row.cells.values()]
+                    lines.append(f"    {_escape(row.label)} & & {' & '.join(cells)} \\\\")
+    lines += ["    \\bottomrule", "  \\end{tabular}", "\\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def _caption(settings: StudySettings) -> str:
+    baseline = settings.label(settings.baseline) if settings.baseline in settings.arms else "the baseline"
+    text = f"Average precision on 0-100{_over(settings)}; in brackets the mean change, seed by seed, against "
+    return f"{text}{baseline}. Scale: {scale_note(settings)}."
+
+
+def _latex_metric(metric: str) -> str:
+    kind, _, name = metric.partition("_")
+    index = name.removeprefix("AP")
+    return f"{kind} AP$_{{\\mathrm{{{index}}}}}$" if index else f"{kind} AP"
+
+
+def _latex_number(cell: Cell) -> str:
+    if cell.value.mean is None:
+        return "--"
+    return _number(cell.value).replace(" ± ", "\\,$\\pm$\\,") + _latex_change(cell.delta.mean)
+
+
+def _latex_published(cell: Cell) -> str:
+    return "--" if cell.published is None else f"{cell.published:.1f}" + _latex_change(cell.published_delta)
+
+
+def _latex_change(change: float | None) -> str:
+    return "" if change is None else f" {{\\footnotesize(${_signed(change)}$)}}"
+
+
+def _escape(text: str) -> str:
+    special = {
+        "\\": "\\textbackslash{}",
+        "~": "\\textasciitilde{}",
+        "^": "\\textasciicircum{}",
+        "±": "$\\pm$",
+    }
+    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
