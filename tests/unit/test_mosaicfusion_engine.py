@@ -115,6 +115,7 @@ def test_a_batch_does_not_depend_on_those_before_it(dataset, foundation, drawn):
     engine = engine_of(foundation)
     (alone,) = engine.synthesize(dataset, batches[1:2])
     assert same(alone, results[1])
+    assert engine.unet_calls == 2 * 4  # steps, regions
     later, earlier = engine.synthesize(dataset, [batches[1], batches[0]])
     assert same(later, results[1]) and same(earlier, results[0])
 
@@ -166,7 +167,7 @@ def test_every_choice_runs(dataset, foundation, changes):
 def test_planning_loads_no_weights(dataset, foundation):
     engine = engine_of(foundation)
     engine.plan(dataset)
-    assert "sampler" not in vars(engine)
+    assert "sampler" not in vars(engine) and engine.unet_calls == 0
 
 
 def test_sizes_that_do_not_fit_the_model_are_refused_when_planning(dataset, foundation):

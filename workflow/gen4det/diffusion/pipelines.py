@@ -64,7 +64,9 @@ def set_precision(pipeline: StableDiffusionPipeline, settings: DenoisingSettings
 
     "tf32" is a property of the process: matrix products of float32 use it wherever the device has it.
     """
-    pipeline.unet.to(PRECISIONS[settings.precision])
+    dtype = PRECISIONS[settings.precision]
+    if pipeline.unet.dtype != dtype:
+        pipeline.unet.to(dtype)
     torch.set_float32_matmul_precision("high" if settings.precision == "tf32" else "highest")
 
 

@@ -66,6 +66,8 @@ class Engine(ABC):
 
     needs_fit: ClassVar[bool] = False
     """Whether `fit` must have run before `synthesize`."""
+    unet_calls: int = 0
+    """U-Net evaluations so far, of engines that count them; goes to the run's record."""
 
     def __init__(
         self,

@@ -34,6 +34,11 @@ class Engine(base.Engine):
         """The text-to-image model."""
         return self.settings.model or self.foundation.diffusion
 
+    @property
+    def unet_calls(self) -> int:
+        """U-Net evaluations so far."""
+        return self.sampler.unet_calls if "sampler" in vars(self) else 0
+
     @cached_property
     def sampler(self) -> "CanvasSampler":
         """Loaded when the first batch is drawn."""
@@ -101,6 +106,11 @@ class CanvasSampler:
         self.recorder = CrossAttentionRecorder(
             self.pipeline.unet, settings.attention_resolutions, settings.attention_mid_block
         )
+        self.unet_calls = 0
+        self.pipeline.unet.register_forward_hook(self._count)
+
+    def _count(self, *_) -> None:
+        self.unet_calls += 1
 
     @torch.inference_mode()
     def draw(self, rows: list[dict]) -> tuple[np.ndarray, list[list[Heat]]]:

@@ -1,0 +1,200 @@
+"""How fast MosaicFusion draws, as ratios measured side by side in one run.
+
+  plain     diffusers' StableDiffusionPipeline, one image per region: the same number of U-Net evaluations of
+            the same sizes, and as many pixels to decode up to the overlaps
+  capture   our canvases with attention recorded, all in one batch
+  blind     the same without recording
+  serial    our canvases with attention recorded, one at a time
+  labelling the masks of all regions, in this process
+
+Ratios above 1 mean: faster than what they are compared with. Without --model, a U-Net of the miniature's
+shape with random weights is measured; speed does not depend on the weights.
+
+  python benchmarks/mosaicfusion_speed.py --steps 15 --canvases 8 --threads 2
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from diffusers import PNDMScheduler, StableDiffusionPipeline
+from diffusers.utils import logging
+from transformers import CLIPTokenizer
+
+from gen4det.diffusion.cross_attention import CrossAttentionRecorder, TokenMaps
+from gen4det.diffusion.schedulers import make_scheduler
+from gen4det.diffusion.settings import DenoisingSettings, ModelSource
+from gen4det.engines.mosaicfusion.engine import CanvasSampler, _crop
+from gen4det.engines.mosaicfusion.plan import plan_manifest
+from gen4det.engines.mosaicfusion.refinement import label_region
+from gen4det.engines.mosaicfusion.settings import Settings
+from gen4det.miniature.autoencoder import new_autoencoder
+from gen4det.miniature.diffusion import NOISE, new_text_encoder, new_unet
+from gen4det.miniature.settings import FoundationTraining
+from gen4det.miniature.tokenizer import build_tokenizer
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", help="folder in the layout of StableDiffusionPipeline")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--region", type=int, nargs=2, default=(64, 64), metavar=("H", "W"), help="px")
+    parser.add_argument("--overlap", type=int, nargs=2, default=(8, 8), metavar=("H", "W"), help="px")
+    parser.add_argument(
+        "--sigma", type=float, default=0.375, help="where the regions meet; 0.5: in the middle"
+    )
+    parser.add_argument("--scheduler", default="dpm-solver++")
+    parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--canvases", type=int, default=8, help="in one batch")
+    parser.add_argument("--repeats", type=int, default=3, help="medians are shown")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    logging.set_verbosity_error()
+    with tempfile.TemporaryDirectory() as folder:
+        if args.model is None:
+            write_random_miniature(Path(folder))
+        print(json.dumps(measure(args, args.model or folder), indent=1))
+
+
+def write_random_miniature(folder: Path) -> None:
+    """The miniature's Stable Diffusion, untrained."""
+    torch.manual_seed(0)
+    shape = FoundationTraining()
+    build_tokenizer(folder / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    vae = new_autoencoder(shape)
+    latent_size = shape.image_size // 2 ** (len(vae.config.block_out_channels) - 1)
+    StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=new_text_encoder(shape, tokenizer),
+        tokenizer=tokenizer,
+        unet=new_unet(shape, latent_size),
+        scheduler=PNDMScheduler(**NOISE, skip_prk_steps=True, steps_offset=1),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+
+
+def measure(args: argparse.Namespace, model: str) -> dict:
+    """All figures of one run."""
+    settings = Settings(
+        region_height=args.region[0],
+        region_width=args.region[1],
+        overlap_height=args.overlap[0],
+        overlap_width=args.overlap[1],
+        centre_sigma=args.sigma,
+        denoising=DenoisingSettings(scheduler=args.scheduler, steps=args.steps),
+        batch_size=args.canvases,
+        images_per_category=args.canvases,
+        canvases_per_geometry=args.canvases,
+        attention_steps=(0, 1000),
+    )
+    sampler = CanvasSampler(ModelSource(path=model), settings, args.device)
+    pipeline = sampler.pipeline
+    pipeline.set_progress_bar_config(disable=True)
+    categories = [{"id": i, "name": name, "frequency": "r"} for i, name in enumerate(("cup", "fish", "key"))]
+    data = {"images": [], "annotations": [], "categories": categories}
+    rows = plan_manifest(data, settings, 0, pipeline.tokenizer, pipeline.vae_scale_factor)[: args.canvases]
+
+    def plain() -> None:
+        for i, region in enumerate(rows[0]["regions"]):
+            pipeline.scheduler = make_scheduler(checkpoint, args.scheduler)
+            pipeline(
+                [row["regions"][i]["prompt"] for row in rows],
+                height=region["box"][3],
+                width=region["box"][2],
+                num_inference_steps=args.steps,
+                output_type="np",
+            )
+
+    def blind() -> None:
+        recorder, sampler.recorder = sampler.recorder, _Idle(sampler.recorder)
+        try:
+            sampler.draw(rows)
+        finally:
+            sampler.recorder = recorder
+
+    checkpoint = pipeline.scheduler
+    drawn = sampler.draw(rows)  # also warms up
+    before = sampler.unet_calls
+    sampler.draw(rows)
+    calls = sampler.unet_calls - before
+    runs: dict[str, Callable[[], object]] = {
+        "plain": plain,
+        "capture": lambda: sampler.draw(rows),
+        "blind": blind,
+        "serial": lambda: [sampler.draw([row]) for row in rows],
+        "labelling": lambda: label_all(rows, drawn, settings),
+    }
+    seconds = {name: [] for name in runs}
+    for _ in range(args.repeats):  # interleaved, so that a busy moment of the machine hits all alike
+        for name, run in runs.items():
+            seconds[name].append(timed(run, args.device))
+            pipeline.scheduler = checkpoint
+    median = {name: statistics.median(times) for name, times in seconds.items()}
+    return {
+        "canvases": args.canvases,
+        "regions": [region["box"] for region in rows[0]["regions"]],
+        "threads": args.threads,
+        "unet_calls_per_batch": calls,
+        "unet_calls_per_image": calls / args.canvases,
+        "images_per_second": {name: round(args.canvases / s, 3) for name, s in median.items()},
+        "seconds": {name: [round(s, 3) for s in times] for name, times in seconds.items()},
+        "capture_over_plain": round(median["plain"] / median["capture"], 3),
+        "capture_over_blind": round(median["blind"] / median["capture"], 3),
+        "batched_over_serial": round(median["serial"] / median["capture"], 3),
+        "labelling_share_of_capture": round(median["labelling"] / median["capture"], 3),
+        "attention_bytes_per_image": attention_memory(sampler, rows[0], pipeline.vae_scale_factor),
+    }
+
+
+class _Idle:
+    """A recorder that never records."""
+
+    def __init__(self, recorder: CrossAttentionRecorder):
+        self.factors = recorder.factors
+        self.into = lambda target, rows=None: recorder.into(None)
+
+
+def label_all(rows: list[dict], drawn: tuple, settings: Settings) -> None:
+    """Masks of all regions, one after the other."""
+    for row, image, heats in zip(rows, *drawn, strict=True):
+        for region, heat in zip(row["regions"], heats, strict=True):
+            box = region["box"]
+            label_region(heat, _crop(image, box), box, image.shape[:2], settings.masks)
+
+
+def attention_memory(sampler: CanvasSampler, row: dict, cell: int) -> dict:
+    """Bytes of the running sums, and of one running sum per layer, head and prompt token."""
+    ours = everything = 0
+    heads = next(m.heads for name, m in sampler.pipeline.unet.named_modules() if name.endswith("attn2"))
+    for region in row["regions"]:
+        size = region["box"][3] // cell, region["box"][2] // cell
+        maps = TokenMaps([region["tokens"]], "mean", size, sampler.recorder.factors)
+        ours += maps.nbytes
+        for factor, (height, width) in maps.sizes.items():
+            everything += 4 * height * width * 77 * heads * sampler.recorder.layers[factor]
+    return {"streaming": ours, "every_softmax_summed": everything, "ratio": round(everything / ours)}
+
+
+def timed(run: Callable[[], object], device: str) -> float:
+    """Wall-clock seconds."""
+    started = time.perf_counter()
+    run()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()
