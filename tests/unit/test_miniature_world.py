@@ -13,8 +13,9 @@ from gen4det.data.datasets import load_dataset
 from gen4det.miniature.categories import CATEGORIES
 from gen4det.miniature.corpus import corpus_item
 from gen4det.miniature.datasets import _long_tailed_layout, render_dataset
+from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.renderer import MIN_VISIBLE, render_scene
-from gen4det.miniature.settings import FoundationTraining, MiniatureDataset
+from gen4det.miniature.settings import MiniatureDataset
 from gen4det.provenance import file_hash
 
 

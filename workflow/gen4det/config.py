@@ -21,6 +21,7 @@ from gen4det.engine_variants import Engine, load_engines, read_variants
 from gen4det.errors import InputError
 from gen4det.evaluation.settings import EvaluationSettings
 from gen4det.evaluation.study_settings import ArmLabel, GallerySettings, StudySettings
+from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.settings import Settings, parse_settings, suggest
 from gen4det.yaml_files import read_yaml, shown
 
@@ -97,6 +98,8 @@ class Config(Settings):
     """Detectors and how they are trained at this scale."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """How detections are measured."""
+    foundation_training: FoundationTraining = FoundationTraining()
+    """How the miniature's own foundation models are trained; `miniature_foundation` alone reads it."""
     engines: dict[Name, dict[str, Any]] = {}
     """What this scale changes in engines of config/engines; variants inherit it like everything else."""
     needs: Needs = Needs()

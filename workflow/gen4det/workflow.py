@@ -194,6 +194,12 @@ class Jobs:
         study = self.project.studies[wildcards.study]
         return self._images(study.recipe.dataset, study.engines)
 
+    # --- the miniature's foundation models ------------------------------------------------------------------
+
+    def foundation(self, wildcards: Any) -> str:
+        """Settings of the training of the miniature's foundation models."""
+        return job(self.config.foundation_training.model_dump(mode="json"), "foundation")
+
     # --- what a job needs -----------------------------------------------------------------------------------
 
     def needs(self, kind: str) -> JobNeeds:
@@ -214,6 +220,11 @@ def device(wildcards: Any, resources: Any) -> str:
 def loaders(wildcards: Any, resources: Any, threads: int) -> int:
     """Processes that load images beside a GPU; on the CPU the model itself needs the cores."""
     return threads if resources.gpu else 0
+
+
+def helpers(wildcards: Any, threads: int) -> int:
+    """Processes for CPU work beside the one that draws."""
+    return max(1, threads - 1)
 
 
 def time_budget(*, limited: bool) -> Callable:

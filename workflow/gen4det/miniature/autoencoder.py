@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderKL
 from tqdm import trange
 
-from gen4det.miniature.settings import FoundationTraining
+from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.training import train
 
 BATCH = 16
@@ -54,7 +54,7 @@ def train_autoencoder(
         return 2 * error.square().mean() + 0.5 * error.abs().mean() + 1e-6 * kl
 
     train(
-        {"vae": vae}, step_loss, steps=settings.autoencoder_steps, learning_rate=2e-3, work=work,
+        [vae], step_loss, steps=settings.autoencoder_steps, learning_rate=2e-3, work=work,
         fingerprint=settings.model_dump(
             include={"seed", "image_size", "autoencoder_channels", "autoencoder_steps"}
         ),

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gen4det.miniature.settings import FoundationTraining
+from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.provenance import atomic_write
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from gen4det.miniature.autoencoder import to_tensor
 from gen4det.miniature.categories import CATEGORIES
 from gen4det.miniature.corpus import iterate_corpus
-from gen4det.miniature.settings import FoundationTraining
+from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.training import train
 
 BATCH = 64
@@ -79,7 +79,7 @@ def train_classifier(
 
     fingerprint = settings.model_dump(include={"seed", "image_size", "corpus_images"}) | {"steps": steps}
     train(
-        {"classifier": model}, step_loss, steps=steps, learning_rate=2e-3, work=work,
+        [model], step_loss, steps=steps, learning_rate=2e-3, work=work,
         fingerprint=fingerprint, ema_decay=0.9, weight_decay=1e-3,
     )  # fmt: skip
     return heldout_accuracy(model, settings, device)

@@ -13,7 +13,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer, CL
 
 from gen4det.miniature.autoencoder import to_tensor
 from gen4det.miniature.diffusion import tokenize
-from gen4det.miniature.settings import FoundationTraining
+from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.training import train
 
 BATCH = 64
@@ -66,7 +66,7 @@ def train_clip(
         return (to_text + to_image.mean()) / 2
 
     train(
-        {"clip": model}, step_loss, steps=settings.clip_steps, learning_rate=1e-3, work=work,
+        [model], step_loss, steps=settings.clip_steps, learning_rate=1e-3, work=work,
         fingerprint=settings.model_dump(include={"seed", "image_size", "text_width", "clip_steps"}),
         ema_decay=0.99, weight_decay=1e-2,
     )  # fmt: skip

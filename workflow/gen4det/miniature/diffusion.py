@@ -19,7 +19,7 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from gen4det.miniature.autoencoder import encode_corpus
-from gen4det.miniature.settings import FoundationTraining
+from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.tokenizer import build_tokenizer
 from gen4det.miniature.training import train
 from gen4det.provenance import atomic_write
@@ -114,7 +114,7 @@ def train_diffusion(
         return denoising_loss(predicted, noise, timesteps, scheduler)
 
     train(
-        {"unet": unet, "text_encoder": text_encoder}, step_loss, steps=settings.diffusion_steps,
+        [unet, text_encoder], step_loss, steps=settings.diffusion_steps,
         learning_rate=1.5e-3, work=work,
         fingerprint=settings.model_dump(
             include={"seed", "image_size", "unet_channels", "text_width", "diffusion_steps"}

@@ -16,8 +16,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from gen4det.miniature.autoencoder import to_tensor
 from gen4det.miniature.categories import CATEGORIES
 from gen4det.miniature.diffusion import NOISE, denoising_loss, new_unet, tokenize
+from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.renderer import render_scene
-from gen4det.miniature.settings import FoundationTraining
 from gen4det.miniature.training import train
 from gen4det.provenance import atomic_write, seed_for
 
@@ -136,7 +136,7 @@ def train_inpainting(
         return denoising_loss(predicted, noise, timesteps, scheduler)
 
     train(
-        {"unet": unet}, step_loss, steps=settings.inpainting_steps, learning_rate=1e-3, work=work,
+        [unet], step_loss, steps=settings.inpainting_steps, learning_rate=1e-3, work=work,
         fingerprint=settings.model_dump(include={"seed", "image_size", "unet_channels", "inpainting_steps"}),
         ema_decay=0.995,
     )  # fmt: skip

@@ -16,7 +16,7 @@ from gen4det.miniature.autoencoder import to_tensor
 from gen4det.miniature.categories import CATEGORIES
 from gen4det.miniature.classifier import Classifier, all_category_ids, small_backbone, train_classifier
 from gen4det.miniature.corpus import iterate_corpus
-from gen4det.miniature.settings import FoundationTraining
+from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.provenance import seed_for, write_json
 
 SAMPLES, GRID, STEPS, GUIDANCE, JUDGE_STEPS = 48, 12, 25, 7.5, 700

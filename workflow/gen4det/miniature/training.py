@@ -17,7 +17,7 @@ CHECKPOINT_EVERY = 250
 
 
 def train(
-    parameters: dict[str, torch.nn.Module],
+    modules: list[torch.nn.Module],
     step_loss: Callable[[int, np.random.Generator], torch.Tensor],
     *,
     steps: int,
@@ -29,13 +29,13 @@ def train(
     weight_decay: float = 0.0,
     seed: int = 0,
 ) -> None:
-    """Optimise named modules with AdamW; on return they hold the averaged (EMA) weights.
+    """Optimise modules with AdamW; on return they hold the averaged (EMA) weights.
 
     All randomness of a step comes from (seed, step), so a killed run that starts again continues to
     the same weights.
 
     Args:
-        parameters: modules to optimise, by name.
+        modules: what to optimise; parameters that require no gradient stay as they are.
         step_loss: maps (step, generator) to a scalar loss; the global torch seed is set per step too.
         steps: optimiser steps; the learning rate warms up linearly and then falls linearly to zero.
         work: folder of the checkpoint and of `loss.csv` (step, loss, learning rate).
@@ -45,7 +45,7 @@ def train(
         InputError: the checkpoint in `work` was made with other settings.
     """
     work.mkdir(parents=True, exist_ok=True)
-    trained = [p for module in parameters.values() for p in module.parameters() if p.requires_grad]
+    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(
         trained, lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
     )
@@ -92,7 +92,7 @@ def train(
             if step % 10 == 0:
                 writer.writerow((step, f"{value:.5f}", f"{rate:.3e}"))
                 bar.set_postfix(loss=f"{smooth:.4f}")
-            if (step + 1) % CHECKPOINT_EVERY == 0 or stop.requested:
+            if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps or stop.requested:
                 save(step + 1)
                 log.flush()
             if stop.requested:

@@ -19,9 +19,9 @@ from gen4det.miniature.classifier import Classifier, all_category_ids, train_cla
 from gen4det.miniature.clip import train_clip
 from gen4det.miniature.corpus import build_corpus
 from gen4det.miniature.diffusion import train_diffusion
+from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.inpainting import train_inpainting
 from gen4det.miniature.judge import judge
-from gen4det.miniature.settings import FoundationTraining
 from gen4det.miniature.training import loss_curve
 from gen4det.provenance import RunRecord, atomic_write
 from gen4det.stages._cli import run, stage_parser, stage_settings
@@ -42,15 +42,21 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, required=True, help="folder of all parts, results/.../foundation"
     )
-    parser.add_argument("--resources", type=Path, help="where `install` copies the models")
+    parser.add_argument(
+        "--resources",
+        type=Path,
+        default=Path("resources/miniature"),
+        help="where `install` copies the models (default: %(default)s)",
+    )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     args = parser.parse_args()
     settings = stage_settings(args, FoundationTraining)
     device = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     folder, part = args.folder, args.part
     corpus = folder / "corpus"
-    work, model = folder / part / "work", folder / part / "model"
-    diffusion = folder / "stable-diffusion"  # beside gligen-inpainting, which links to its parts
+    work = folder / part / "work"
+    model = folder / "models" / FOLDERS.get(part, part)
+    autoencoder, diffusion = folder / "models" / "autoencoder", folder / "models" / FOLDERS["diffusion"]
     record = RunRecord(
         corpus if part == "corpus" else folder / part / "result", settings=settings.model_dump(),
         code=("gen4det.stages.foundation",), seeds={"world": settings.seed},
@@ -61,20 +67,18 @@ def main() -> None:
         elif part == "autoencoder":
             train_autoencoder(settings, corpus, model, work, device)
         elif part == "diffusion":
-            train_diffusion(settings, corpus, folder / "autoencoder" / "model", diffusion, work, device)
+            train_diffusion(settings, corpus, autoencoder, model, work, device)
         elif part == "inpainting":
-            train_inpainting(settings, diffusion, folder / FOLDERS[part], work, device)
+            train_inpainting(settings, diffusion, model, work, device)
         elif part == "clip":
-            train_clip(settings, corpus, diffusion, folder / FOLDERS[part], work, device)
+            train_clip(settings, corpus, diffusion, model, work, device)
         elif part == "backbone":
-            accuracy = train_backbone(
-                settings, corpus, folder / FOLDERS[part] / "model.safetensors", work, device
-            )
+            accuracy = train_backbone(settings, corpus, model / "model.safetensors", work, device)
             record.add(heldout_accuracy=accuracy)
         elif part == "judge":
             judge(settings, corpus, diffusion, folder / "judge", work, device)
         elif part == "install":
-            install(settings, folder, args.resources or parser.error("install needs --resources"))
+            install(settings, folder, args.resources)
         if (work / "loss.csv").exists():
             loss_curve(work, folder / part / "loss.png", part)
 
@@ -103,7 +107,7 @@ def install(settings: FoundationTraining, folder: Path, resources: Path) -> None
     """Copy the models to the folder that ships with the repository, with a model card."""
     for name in FOLDERS.values():
         with atomic_write(resources / name) as temporary:
-            shutil.copytree(folder / name, temporary, symlinks=True)
+            shutil.copytree(folder / "models" / name, temporary, symlinks=True)
     pictures = {
         "samples.png": folder / "judge" / "samples.png",
         "reconstructions.png": folder / "judge" / "reconstructions.png",

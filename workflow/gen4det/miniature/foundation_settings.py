@@ -1,0 +1,30 @@
+"""How the miniature's foundation models are trained; the defaults suit a CPU."""
+
+from gen4det.settings import Settings
+
+
+class FoundationTraining(Settings):
+    """Sizes and budgets; on a GPU take 128 pixels, a fourth autoencoder level and ten times the steps."""
+
+    seed: int = 2026
+    """Seed of the world and of the initial weights."""
+    image_size: int = 64
+    """Side of the corpus images in pixels (128 on a GPU)."""
+    corpus_images: int = 28_000
+    """Captioned images rendered for training."""
+    autoencoder_channels: tuple[int, ...] = (16, 32, 64)
+    """Width per level; the autoencoder shrinks by 2 ** (levels - 1)."""
+    autoencoder_steps: int = 1_900
+    """Optimiser steps of the autoencoder at batch 16."""
+    unet_channels: tuple[int, ...] = (48, 96, 112)
+    """Width per level of both U-Nets."""
+    text_width: int = 96
+    """Width of the text encoder and of the cross-attention."""
+    diffusion_steps: int = 3_600
+    """Optimiser steps of the text-conditional U-Net at batch 16."""
+    inpainting_steps: int = 800
+    """Optimiser steps of the grounded inpainting U-Net at batch 8."""
+    clip_steps: int = 1_200
+    """Optimiser steps of the CLIP image tower at batch 64."""
+    backbone_steps: int = 1_500
+    """Optimiser steps of the detector's backbone at batch 64."""
