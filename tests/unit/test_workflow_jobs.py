@@ -21,6 +21,7 @@ from gen4det.workflow import (
     config_files,
     device,
     folder_hash,
+    helpers,
     loaders,
     model_hashes,
     model_option,
@@ -151,6 +152,7 @@ def test_what_follows_the_machine():
     cpu, gpu = SimpleNamespace(gpu=0, runtime=60), SimpleNamespace(gpu=1, runtime=60)
     assert (device(None, cpu), device(None, gpu)) == ("cpu", "cuda")
     assert (loaders(None, cpu, 4), loaders(None, gpu, 4)) == (0, 4)
+    assert (helpers(None, 1), helpers(None, 2), helpers(None, 8)) == (1, 1, 7)
     assert time_budget(limited=False)(None, cpu) == ""
     assert time_budget(limited=True)(None, cpu) == "--max-seconds 3420"
     assert model_option(None, SimpleNamespace(model=[])) == ""

@@ -12,6 +12,7 @@ from gen4det.messages import explain_failures, explain_locks, note_run
 from gen4det.workflow import (
     Jobs,
     device,
+    helpers,
     loaders,
     model_option,
     shell_prefix,

@@ -25,9 +25,10 @@ rule finetune:
     params:
         job=jobs.finetune,
         device=device,
+        helpers=helpers,
     message:
         "Fit {wildcards.engine} to {wildcards.dataset}"
     shell:
         "python -m gen4det.stages.finetune --settings {params.job:q} --dataset {input.dataset:q}"
-        " --output {output.model:q} --device {params.device} --workers {threads}"
+        " --output {output.model:q} --device {params.device} --workers {params.helpers}"
         " 2>&1 | tee_log {log:q}"

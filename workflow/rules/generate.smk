@@ -56,11 +56,12 @@ rule generate:
         prefix=subpath(output.images, strip_suffix=".zip"),
         model=model_option,
         device=device,
+        helpers=helpers,
         budget=budget,
     message:
         "Draw shard {wildcards.shard} of {wildcards.engine} for {wildcards.dataset}"
     shell:
         "python -m gen4det.stages.generate --settings {params.job:q} --dataset {input.dataset:q}"
         " --manifest {input.manifest:q} --shard $((10#{wildcards.shard})) --shards {params.shards}"
-        " --output {params.prefix:q} --device {params.device} --workers {threads} {params.model} {params.budget}"
+        " --output {params.prefix:q} --device {params.device} --workers {params.helpers} {params.model} {params.budget}"
         " 2>&1 | tee_log {log:q}"

@@ -5,7 +5,13 @@ rule table:
     input:
         metrics=jobs.metrics,
     output:
-        csv="<results>/tables/{study}.csv",
+        csv=report(
+            "<results>/tables/{study}.csv",
+            caption="../report/table.rst",
+            category="Studies",
+            subcategory="{study}",
+            labels={"page": "table"},
+        ),
         markdown="<results>/tables/{study}.md",
         latex="<results>/tables/{study}.tex",
         record="<results>/tables/{study}.csv.record.json",
@@ -34,7 +40,13 @@ rule figure:
         metrics=jobs.metrics,
     output:
         pdf="<results>/figures/{study}.pdf",
-        png="<results>/figures/{study}.png",
+        png=report(
+            "<results>/figures/{study}.png",
+            caption="../report/figure.rst",
+            category="Studies",
+            subcategory="{study}",
+            labels={"page": "figure"},
+        ),
         record="<results>/figures/{study}.pdf.record.json",
     log:
         "<logs>/figure/{study}.log",
@@ -62,7 +74,13 @@ rule gallery:
         images=jobs.gallery_images,
     output:
         pdf="<results>/figures/{study}_gallery.pdf",
-        png="<results>/figures/{study}_gallery.png",
+        png=report(
+            "<results>/figures/{study}_gallery.png",
+            caption="../report/gallery.rst",
+            category="Studies",
+            subcategory="{study}",
+            labels={"page": "generated images"},
+        ),
         record="<results>/figures/{study}_gallery.pdf.record.json",
     log:
         "<logs>/gallery/{study}.log",
