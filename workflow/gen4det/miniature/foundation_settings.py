@@ -22,9 +22,9 @@ class FoundationTraining(Settings):
     """Width of the text encoder and of the cross-attention."""
     diffusion_steps: int = 3_600
     """Optimiser steps of the text-conditional U-Net at batch 16."""
-    inpainting_steps: int = 800
+    inpainting_steps: int = 400
     """Optimiser steps of the grounded inpainting U-Net at batch 8."""
-    clip_steps: int = 1_200
+    clip_steps: int = 500
     """Optimiser steps of the CLIP image tower at batch 64."""
-    backbone_steps: int = 1_500
+    backbone_steps: int = 600
     """Optimiser steps of the detector's backbone at batch 64."""
