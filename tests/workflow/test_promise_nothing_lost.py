@@ -2,10 +2,10 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
@@ -67,21 +67,22 @@ def test_killed_generation_resumes_inside_the_shard_with_the_same_bytes(finished
     assert not batches.exists()
 
 
-def test_killed_training_resumes_from_its_checkpoint_with_the_same_weights(finished, checkout):
+def test_terminated_training_saves_and_resumes_with_the_same_weights(finished, checkout):
     weights = f"{DETECTOR}/weights.safetensors"
     start_anew(checkout, weights)
     work = checkout / DETECTOR / "work"
-
-    def checkpoints() -> list[Path]:
-        return [path for path in work.rglob("*") if path.suffix in (".pth", ".pt", ".safetensors")]
-
     with running(checkout, weights) as process:
-        wait_for(checkpoints, process)
-    assert not (checkout / weights).exists()
-    checkout.make("--unlock")
+        wait_for((work / "attempts.json").exists, process)
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=300)
+    assert (work / "checkpoint.pt").exists() and not (checkout / weights).exists()
+    log = (checkout / "killed.log").read_text()
+    assert "Traceback" not in log and "run the same command again" in log
+
     text = checkout.make(weights)
-    assert "resum" in text.lower()
+    assert int(re.search(r"training: +(\d+)%", text)[1]) > 0, "started from nothing"
     assert (checkout / weights).read_bytes() == (finished / weights).read_bytes()
+    assert not work.exists()
 
 
 def test_terminated_run_saves_what_is_finished(checkout):

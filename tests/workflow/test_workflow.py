@@ -83,6 +83,11 @@ def test_a_dry_run_of_each_scale_works_on_any_machine(fresh, name):
     assert "table" in text and "This was a dry-run" in text
 
 
+def test_a_report_can_be_made(finished):
+    finished.make("--report", "report.zip")
+    assert (finished / "report.zip").stat().st_size > 0
+
+
 def test_snakemake_lint_is_content(finished):
     assert "good condition" in finished.run("--lint").stdout
 
