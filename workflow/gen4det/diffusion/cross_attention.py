@@ -38,36 +38,47 @@ class TokenMaps:
         factors: Sequence[int],
         device: str | torch.device = "cpu",
     ):
-        longest = max(len(positions) for positions in tokens)
-        # Short sets repeat their last token: weightless in the mean, harmless in the maximum.
-        padded = [[*positions, *[positions[-1]] * (longest - len(positions))] for positions in tokens]
-        weights = [[1 / len(p)] * len(p) + [0.0] * (longest - len(p)) for p in tokens]
+        self.tokens = [tuple(positions) for positions in tokens]
         self.reduce = reduce
-        self.tokens = torch.tensor(padded, device=device)
-        self.weights = torch.tensor(weights, device=device)
         self.sizes = {f: (math.ceil(latent_size[0] / f), math.ceil(latent_size[1] / f)) for f in factors}
-        columns = 1 if reduce == "mean" else longest
+        self.columns = 1 if reduce == "mean" else max(map(len, self.tokens))
         self.sums = {
-            f: torch.zeros(len(tokens), h * w, columns, device=device) for f, (h, w) in self.sizes.items()
+            f: torch.zeros(len(tokens), h * w, self.columns, device=device)
+            for f, (h, w) in self.sizes.items()
         }
         self.count = 0  # softmaxes added so far: steps x layers x heads
+        self._marks: torch.Tensor | None = None
 
     @torch.no_grad()
     def add(self, factor: int, query: torch.Tensor, key: torch.Tensor) -> None:
         """Add one layer's attention, summed over its heads.
 
+        Attention to a token is what attention returns if that token's value is one and all others' are zero.
+        So the fused kernel gives the softmax of the wanted tokens, normalised over the whole prompt, without
+        ever holding those of the others.
+
         Args:
             query: (images, heads, positions, channels); key: (images, heads, prompt tokens, channels).
         """
-        images, heads, positions, _ = query.shape
-        logits = (query.float() * query.shape[-1] ** -0.5) @ key.float().transpose(-1, -2)
-        normaliser = logits.logsumexp(-1, keepdim=True)
-        index = self.tokens[:, None, None, :].expand(-1, heads, positions, -1)
-        columns = (logits.gather(-1, index) - normaliser).exp().sum(1)
-        if self.reduce == "mean":
-            columns = columns @ self.weights[:, :, None]
-        self.sums[factor] += columns
+        _, heads, _, channels = query.shape
+        if self._marks is None:
+            self._marks = self._mark_tokens(key.shape[2], key.device)
+        # Fused kernels want values as wide as keys.
+        values = F.pad(self._marks, (0, max(channels - self.columns, 0))).expand(-1, heads, -1, -1)
+        attention = F.scaled_dot_product_attention(query.float(), key.float(), values)
+        self.sums[factor] += attention[..., : self.columns].sum(1)
         self.count += heads
+
+    def _mark_tokens(self, prompt_tokens: int, device: torch.device) -> torch.Tensor:
+        """Values (images, 1, prompt tokens, columns): the tokens' mean in one column, or each in its own."""
+        marks = torch.zeros(len(self.tokens), 1, prompt_tokens, self.columns)
+        for image, positions in enumerate(self.tokens):
+            for column, position in enumerate(positions):
+                if self.reduce == "mean":
+                    marks[image, 0, position, 0] += 1 / len(positions)
+                else:
+                    marks[image, 0, position, column] = 1
+        return marks.to(device)
 
     def maps(self) -> list[dict[int, np.ndarray]]:
         """The maps of each image, by factor, as float32 (height, width).

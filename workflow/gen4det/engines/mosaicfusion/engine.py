@@ -58,7 +58,7 @@ class Engine(base.Engine):
                     [
                         start(
                             heat,
-                            _crop(image, region["box"]),
+                            crop(image, region["box"]),
                             region["box"],
                             image.shape[:2],
                             self.settings.masks,
@@ -165,6 +165,7 @@ class CanvasSampler:
         )
 
 
-def _crop(image: np.ndarray, box: list[int]) -> np.ndarray:
+def crop(image: np.ndarray, box: list[int]) -> np.ndarray:
+    """The part of an image inside a box [x, y, width, height]."""
     x, y, width, height = box
     return image[y : y + height, x : x + width]
