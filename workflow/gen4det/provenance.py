@@ -135,6 +135,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         if temporary.is_file():
             with open(temporary, "rb") as stream:
                 os.fsync(stream.fileno())
+            temporary.chmod(0o666 & ~_umask())  # some writers leave files that only their owner can read
         elif path.is_dir():
             shutil.rmtree(path)
         os.replace(temporary, path)
@@ -144,6 +145,13 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(temporary.parent, ignore_errors=True)
+
+
+@functools.cache
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def write_json(path: str | Path, value: object, *, indent: int | None = None) -> None:
@@ -209,7 +217,7 @@ class RunRecord:
             peak_memory_mib=round(peak_kib / 1024, 1),
         )
         torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_available():
+        if torch is not None and torch.cuda.is_initialized():  # not merely there, but used
             self.add(
                 device=torch.cuda.get_device_name(),
                 peak_gpu_memory_mib=round(torch.cuda.max_memory_allocated() / 2**20, 1),
