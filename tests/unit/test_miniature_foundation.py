@@ -30,9 +30,9 @@ TINY = FoundationTraining(
 
 
 def fit_line(work, steps=30, stop_at=None, fingerprint="line"):
-    """Fit y = 3 x with noise from the step's generator; returns the averaged weight."""
+    """Fit y = 3 x with noise from the step's generator; returns averaged weight and running mean."""
     torch.manual_seed(0)
-    line = torch.nn.Linear(1, 1)
+    line = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.BatchNorm1d(1))
 
     def step_loss(step, rng):
         if step == stop_at:
@@ -42,7 +42,7 @@ def fit_line(work, steps=30, stop_at=None, fingerprint="line"):
 
     settings = {"steps": steps, "name": fingerprint}
     train([line], step_loss, steps=steps, learning_rate=0.1, work=work, fingerprint=settings, warmup=3)
-    return line.weight.item()
+    return line[0].weight.item(), line[1].running_mean.item()
 
 
 def test_training_stopped_and_resumed_gives_the_same_weights(tmp_path):

@@ -58,13 +58,12 @@ def write_card(path: Path, settings: FoundationTraining, judgement: dict, record
         "",
         "## Training",
         "",
-        "| part | seconds | device | code |",
-        "|---|---|---|---|",
+        "| part | seconds | device | code | note |",
+        "|---|---|---|---|---|",
     ]
     for part, record in sorted(records.items()):
-        lines.append(
-            f"| {part} | {record['wall_seconds']:.0f} | {record['device']} | {record['code']['hash']} |"
-        )
+        seconds, code, note = record["wall_seconds"], record["code"]["hash"], record.get("note", "")
+        lines.append(f"| {part} | {seconds:.0f} | {record['device']} | {code} | {note} |")
     lines += [
         "",
         "Loss curves: `loss_*.png`. Seconds count the last call only if a training was resumed.",

@@ -13,7 +13,7 @@ from gen4det.miniature.corpus import iterate_corpus
 from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.training import train
 
-BATCH = 64
+BATCH = 48
 
 
 class Classifier(nn.Module):
@@ -33,16 +33,15 @@ class Classifier(nn.Module):
         return self.head(features.mean((2, 3)))
 
 
-def small_backbone(width: int = 32) -> tuple[nn.Module, int]:
+def small_backbone(width: int = 24) -> tuple[nn.Module, int]:
     """A plain convolutional network for the judge, of another family than the detector's."""
     layers: list[nn.Module] = []
     channels = 3
     for out in (width, 2 * width, 4 * width, 4 * width):
         layers += [
-            nn.Conv2d(channels, out, 3, padding=1, bias=False),
+            nn.Conv2d(channels, out, 5, stride=2, padding=2, bias=False),
             nn.BatchNorm2d(out),
             nn.ReLU(inplace=True),
-            nn.MaxPool2d(2),
         ]
         channels = out
     return nn.Sequential(*layers), channels

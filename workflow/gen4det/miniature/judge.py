@@ -19,7 +19,7 @@ from gen4det.miniature.corpus import iterate_corpus
 from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.provenance import seed_for, write_json
 
-SAMPLES, GRID, STEPS, GUIDANCE, JUDGE_STEPS = 24, 12, 20, 5.0, 400
+SAMPLES, GRID, STEPS, GUIDANCE, JUDGE_STEPS = 16, 12, 15, 5.0, 400
 
 
 def judge(settings: FoundationTraining, corpus: Path, diffusion: Path, output: Path, work: Path, device: str):

@@ -50,14 +50,16 @@ def train(
         trained, lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
     )
     average = [p.detach().clone() for p in trained]
+    buffers = [b for module in modules for b in module.buffers()]  # running statistics of normalisation
     checkpoint, identity = work / "checkpoint.pt", content_hash(fingerprint)
     start = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True, map_location=trained[0].device)
         if state["fingerprint"] != identity:
             raise InputError(f"{checkpoint}: made with other settings; move the folder away to start anew")
-        for target, source in zip(trained + average, state["trained"] + state["average"], strict=True):
-            target.data.copy_(source)
+        for name, targets in (("trained", trained), ("average", average), ("buffers", buffers)):
+            for target, source in zip(targets, state[name], strict=True):
+                target.data.copy_(source)
         optimiser.load_state_dict(state["optimiser"])
         start = state["step"]
 
@@ -66,7 +68,7 @@ def train(
             torch.save(
                 {
                     "fingerprint": identity, "step": step, "trained": [p.data for p in trained],
-                    "average": average, "optimiser": optimiser.state_dict(),
+                    "average": average, "buffers": buffers, "optimiser": optimiser.state_dict(),
                 },
                 temporary,
             )  # fmt: skip

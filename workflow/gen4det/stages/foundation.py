@@ -32,7 +32,7 @@ FOLDERS = {
     "clip": "clip",
     "backbone": "backbone",
 }
-DETECTOR = "config/detectors/mask_rcnn_miniature.py"
+DETECTOR = "config/detectors/miniature_mask_rcnn.py"
 PARTS = ("corpus", "autoencoder", "diffusion", "inpainting", "clip", "backbone", "judge", "install")
 
 
