@@ -9,8 +9,8 @@ model = dict(
     type="MaskRCNN",
     data_preprocessor=dict(
         type="DetDataPreprocessor",
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
+        mean=[127.5, 127.5, 127.5],  # to [-1, 1], as the backbone was pretrained
+        std=[127.5, 127.5, 127.5],
         bgr_to_rgb=True,
         pad_mask=True,
         pad_size_divisor=32,
@@ -83,7 +83,7 @@ model = dict(
             pos_weight=-1,
             debug=False,
         ),
-        rpn_proposal=dict(nms_pre=200, max_per_img=100, nms=dict(type="nms", iou_threshold=0.7)),
+        rpn_proposal=dict(nms_pre=100, max_per_img=60, nms=dict(type="nms", iou_threshold=0.7)),
         rcnn=dict(
             assigner=dict(
                 type="MaxIoUAssigner",
@@ -92,7 +92,7 @@ model = dict(
                 min_pos_iou=0.5,
                 match_low_quality=False,
             ),
-            sampler=dict(type="RandomSampler", num=64, pos_fraction=0.25),
+            sampler=dict(type="RandomSampler", num=32, pos_fraction=0.25),
             mask_size=28,
             pos_weight=-1,
             debug=False,

@@ -56,6 +56,8 @@ class WorkFolder:
         return self
 
     def __exit__(self, kind, value, traceback) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._attempts.unlink(missing_ok=True)  # it did not fail, someone changed their mind
         self._stack.close()
 
     def _check_fingerprint(self) -> None:
@@ -91,10 +93,7 @@ class WorkFolder:
                 f"{self.path}: {attempts} attempts began at iteration {self.iteration} and reached no new "
                 f"checkpoint; see their logs (memory? time limit?), then delete {self._attempts} to try again"
             )
-        self._write_attempts(attempts + 1)
-
-    def _write_attempts(self, attempts: int) -> None:
-        write_json(self._attempts, {"iteration": self.iteration, "attempts": attempts})
+        write_json(self._attempts, {"iteration": self.iteration, "attempts": attempts + 1})
 
     # --- checkpoints ----------------------------------------------------------------------------------
 
@@ -112,10 +111,6 @@ class WorkFolder:
         with atomic_write(self._checkpoint) as temporary:
             torch.save(state, temporary)
         self.state = {"iteration": state["iteration"]}
-
-    def forgive(self) -> None:
-        """The attempt ended because someone wanted it to: it does not count as a failure."""
-        self._attempts.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """The training is finished and its result written: nothing here is needed any more."""

@@ -161,7 +161,7 @@ def load_backbone(model: nn.Module, path: str | Path) -> None:
         raise InputError(f"{path}: no such file of backbone weights")
     found = {name.removeprefix("backbone."): value for name, value in _read_tensors(path).items()}
     wanted = model.backbone.state_dict()
-    weights = {name: value for name, value in found.items() if name in wanted}
+    weights = {name: found[name] for name in wanted if name in found}
     missing = [name for name in wanted if name not in weights and not name.endswith("num_batches_tracked")]
     if missing:
         raise InputError(f"{path}: not the weights of this backbone: no {missing[0]}")

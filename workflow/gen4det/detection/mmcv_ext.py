@@ -157,12 +157,12 @@ def roi_align_forward(
     work = feature.permute(0, 2, 3, 1).to(torch.promote_types(feature.dtype, torch.float32)).contiguous()
     height, width, channels = work.shape[1:]
     size = (aligned_height, aligned_width)
+    across, down = _weights(rois, (height, width), size, spatial_scale, sampling_ratio, aligned, work.dtype)
     for image, chosen in _groups(rois, aligned_height * width * channels * work.element_size()):
-        across, down = _weights(rois[chosen], (height, width), size, spatial_scale, sampling_ratio, aligned)
         plane = work[image].reshape(-1, height, width * channels)  # one plane, or one for each region
-        rows = torch.matmul(down.reshape(len(plane), -1, height), plane)
-        rows = rows.view(len(down), aligned_height, width, channels)
-        bins = torch.einsum("rqw,rpwc->rpqc", across, rows).permute(0, 3, 1, 2)
+        rows = torch.matmul(down[chosen].reshape(len(plane), -1, height), plane)
+        rows = rows.view(-1, aligned_height, width, channels)
+        bins = torch.einsum("rqw,rpwc->rpqc", across[chosen], rows).permute(0, 3, 1, 2)
         output[chosen] = bins.to(output.dtype)
 
 
@@ -194,14 +194,12 @@ def roi_align_backward(
     images, channels, height, width = grad_input.shape
     size = (aligned_height, aligned_width)
     total = torch.zeros((images, height, width * channels), dtype=dtype, device=bins.device)
+    across, down = _weights(rois, (height, width), size, spatial_scale, sampling_ratio, aligned, dtype)
     for image, chosen in _groups(rois, aligned_height * width * channels * bins.element_size()):
-        across, down = _weights(
-            rois[chosen].to(dtype), (height, width), size, spatial_scale, sampling_ratio, aligned
-        )
-        rows = torch.einsum("rqw,rpqc->rpwc", across, bins[chosen])
+        rows = torch.einsum("rqw,rpqc->rpwc", across[chosen], bins[chosen])
         planes = total[image].view(-1, height, width * channels)
-        down = down.reshape(len(planes), -1, height)
-        planes.baddbmm_(down.transpose(1, 2), rows.reshape(len(planes), -1, width * channels))
+        weights = down[chosen].reshape(len(planes), -1, height).transpose(1, 2)
+        planes.baddbmm_(weights, rows.reshape(len(planes), -1, width * channels))
     grad_input += total.view(images, height, width, channels).permute(0, 3, 1, 2).to(grad_input.dtype)
 
 
@@ -222,7 +220,8 @@ def _groups(rois: Tensor, bytes_per_roi: int) -> list[tuple[slice, Tensor | slic
     limit = max(1, _ROI_CHUNK_BYTES // bytes_per_roi)
     owner = rois[:, 0].long().cpu()
     if len(owner) > 1 and torch.equal(owner, torch.arange(len(owner))):
-        return [(slice(k, k + limit), slice(k, k + limit)) for k in range(0, len(owner), limit)]
+        pieces = [slice(k, min(k + limit, len(owner))) for k in range(0, len(owner), limit)]
+        return [(piece, piece) for piece in pieces]
     groups = []
     for image in owner.unique().tolist():
         for chosen in (owner == image).nonzero()[:, 0].split(limit):
@@ -241,9 +240,10 @@ def _weights(
     spatial_scale: float,
     sampling_ratio: int,
     aligned: bool,
+    dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """Pooling weights of each region: ((R, bins across, W), (R, bins down, H))."""
-    rois = rois.to(torch.promote_types(rois.dtype, torch.float32))
+    rois = rois.to(dtype)
     shift = 0.5 if aligned else 0.0
     weights = []
     for axis, pixels, bins in ((1, feature_size[1], output_size[1]), (2, feature_size[0], output_size[0])):

@@ -48,6 +48,7 @@ def save_weights(
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata={_KEY: json.dumps(description, sort_keys=True)})
+        temporary.chmod(0o644)  # safetensors lets nobody else read
 
 
 def _without_initialisation(value):

@@ -65,8 +65,8 @@ def main() -> None:
         seeds={"seed": settings.seed},
         inputs=tuple(inputs),
     )
-    with Deadline(args.max_seconds) as deadline:
-        from gen4det.detection.training import train  # a second or ten, after everything that fails early
+    with Deadline(args.max_seconds) as deadline, record:
+        from gen4det.detection.training import train  # takes seconds, after all that can fail at once
 
         trained = train(
             settings,
@@ -81,8 +81,7 @@ def main() -> None:
         if not trained.finished:
             log.warning("stopped after iteration %d; run the same command again", trained.iteration)
             sys.exit(deadline.exit_status)
-        with record:
-            record.add(device=device, **trained.facts)
+        record.add(device=device, **trained.facts)
     log.info("wrote %s after %d iterations", args.output, trained.iteration)
 
 

@@ -1,0 +1,128 @@
+"""Orders of images: repeat factors, epochs, batches that can be resumed and shared."""
+
+import itertools
+import math
+import pickle
+
+import numpy as np
+import pytest
+
+from gen4det.detection import samplers
+from gen4det.detection.samplers import BatchSampler, Draw, Pool, repeat_factors
+
+
+def take(iterable, count):
+    return list(itertools.islice(iterable, count))
+
+
+# --- repeat factors -------------------------------------------------------------------------------
+
+
+def test_repeat_factors_follow_lvis():
+    contents = [[0]] * 90 + [[0, 1]] * 9 + [[0, 1, 2]]  # shares of images: 1, 0.1, 0.01
+    factors = repeat_factors(contents, threshold=0.25)
+    assert factors[0] == 1
+    assert factors[90] == pytest.approx(math.sqrt(0.25 / 0.1))
+    assert factors[99] == pytest.approx(math.sqrt(0.25 / 0.01))
+
+
+def test_threshold_zero_and_images_without_objects_repeat_nothing():
+    assert repeat_factors([[0], [], [1]], threshold=0.0).tolist() == [1, 1, 1]
+    assert repeat_factors([[0], []], threshold=1.0)[1] == 1
+
+
+def test_factors_can_be_counted_on_the_real_images_alone():
+    contents = [[0]] * 9 + [[1]] + [[1]] * 30  # the last thirty are synthetic
+    real = np.array([True] * 10 + [False] * 30)
+    assert repeat_factors(contents, 0.5)[9] == 1  # 31 of 40 images show category 1
+    assert repeat_factors(contents, 0.5, counted=real)[9] == pytest.approx(math.sqrt(0.5 / 0.1))
+
+
+def test_a_category_that_only_synthetic_images_show_counts_as_one_real_image():
+    factors = repeat_factors([[0]] * 4 + [[1]], 1.0, counted=np.array([True] * 4 + [False]))
+    assert factors[4] == pytest.approx(2.0)
+
+
+# --- pools ----------------------------------------------------------------------------------------
+
+
+def test_an_epoch_shows_each_image_as_often_as_its_factor_says():
+    pool = Pool(np.arange(4), np.array([1.0, 2.0, 2.25, 1.5]), seed=3)
+    counts = np.array([np.bincount(pool.epoch(epoch), minlength=4) for epoch in range(1000)])
+    assert set(counts[:, 0]) == {1} and set(counts[:, 1]) == {2}
+    assert set(counts[:, 2]) == {2, 3} and set(counts[:, 3]) == {1, 2}
+    np.testing.assert_allclose(counts.mean(0), [1, 2, 2.25, 1.5], atol=0.05)
+
+
+def test_epochs_differ_and_are_shuffled():
+    pool = Pool(np.arange(50), np.ones(50), seed=0)
+    first, second = pool.epoch(0), pool.epoch(1)
+    assert sorted(first) == sorted(second) == list(range(50))
+    assert first.tolist() != second.tolist() != list(range(50))
+
+
+@pytest.mark.parametrize("start", [0, 1, 6, 7, 40, 123])
+def test_reading_from_a_position_goes_on_as_if_read_from_the_start(start):
+    pool = Pool(np.array([4, 8, 9]), np.array([1.0, 3.5, 1.2]), seed=1)
+    assert take(pool.read(start), 30) == take(pool.read(), start + 30)[start:]
+
+
+def test_a_pool_without_images_is_refused():
+    with pytest.raises(ValueError, match="without images"):
+        Pool(np.array([]), np.array([]), seed=0)
+
+
+# --- batches --------------------------------------------------------------------------------------
+
+
+def two_pools(**options) -> BatchSampler:
+    pools = [Pool(np.arange(10), np.full(10, 1.3), seed=5), Pool(np.arange(10, 14), np.ones(4), seed=6)]
+    return BatchSampler(pools, 4, 0, probabilities=[0.7, 0.3], **options)
+
+
+@pytest.mark.parametrize("make", [lambda: BatchSampler([Pool(np.arange(7), np.ones(7), 1)], 4, 0), two_pools])
+@pytest.mark.parametrize("start", [1, 17, 63, 64, 150])
+def test_batches_from_an_iteration_on_are_those_of_an_uninterrupted_training(make, start, monkeypatch):
+    monkeypatch.setattr(samplers, "_CHOICES", 64)
+    whole, resumed = make(), make()
+    resumed.start = start
+    expected = list(itertools.islice(whole, start, start + 5))
+    assert take(resumed, 5) == expected
+
+
+def test_processes_take_disjoint_parts_of_the_same_batches():
+    whole = take(two_pools(), 20)
+    parts = [take(two_pools(rank=rank, world_size=2), 20) for rank in range(2)]
+    for batch, *shares in zip(whole, *parts, strict=True):
+        assert sorted(itertools.chain(*shares)) == sorted(batch)
+        assert [len(share) for share in shares] == [2, 2]
+
+
+def test_a_batch_comes_from_one_pool_with_its_probability():
+    batches = take(two_pools(), 1500)
+    synthetic = [all(draw.index >= 10 for draw in batch) for batch in batches]
+    assert all(
+        only or all(draw.index < 10 for draw in batch) for only, batch in zip(synthetic, batches, strict=True)
+    )
+    assert np.mean(synthetic) == pytest.approx(0.3, abs=0.04)
+
+
+def test_every_example_has_its_own_augmentation_seed():
+    draws = list(itertools.chain(*take(two_pools(), 500)))
+    assert len({draw.seed for draw in draws}) == len(draws)
+
+
+def test_another_seed_gives_another_order():
+    pool = Pool(np.arange(9), np.ones(9), seed=0)
+    assert take(BatchSampler([pool], 3, 0), 3) != take(BatchSampler([pool], 3, 1), 3)  # augmentation
+    other = Pool(np.arange(9), np.ones(9), seed=1)
+    assert take(pool.read(), 9) != take(other.read(), 9)
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(ValueError, match="multiple of 3"):
+        two_pools(world_size=3)
+
+
+def test_draws_travel_to_workers():
+    assert pickle.loads(pickle.dumps(Draw(3, 9))) == Draw(3, 9)

@@ -1,0 +1,321 @@
+"""Training: stopped, killed, resumed, refused."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_detector import tiny_config, tiny_dataset, tiny_synthetic
+
+from gen4det.data.datasets import load_dataset
+from gen4det.detection import loop
+from gen4det.detection.settings import DetectorSettings, TrainSettings
+from gen4det.detection.training import train
+from gen4det.errors import InputError
+
+
+class StopAfter:
+    """A stop that is reached after some iterations."""
+
+    def __init__(self, iterations: int):
+        self.left = iterations
+
+    def step(self) -> None:
+        self.left -= 1
+
+    def reached(self) -> bool:
+        return self.left <= 0
+
+
+class World:
+    """A data set, a synthetic set and a config in a folder, and trainings with them."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        tiny_dataset(folder / "data")
+        self.dataset = load_dataset(folder / "data" / "dataset.json")
+        self.synthetic = tiny_synthetic(folder / "mosaicfusion", [[20], [20, 7], [20, 3]])
+        self.config = tiny_config(folder)
+
+    def settings(self, seed: int = 0, **detector: object) -> TrainSettings:
+        return TrainSettings(detector=DetectorSettings(config=str(self.config), **detector), seed=seed)
+
+    def train(self, run: str, *, settings: TrainSettings | None = None, fingerprint: str = "a", **options):
+        return train(
+            settings or self.settings(),
+            self.dataset,
+            [self.synthetic],
+            self.output(run),
+            fingerprint={"settings": fingerprint},
+            **options,
+        )
+
+    def output(self, run: str) -> Path:
+        return self.folder / run / "weights.safetensors"
+
+    def work(self, run: str) -> Path:
+        return self.folder / run / "work"
+
+    def command(self, run: str, *extra: str) -> list[str]:
+        """The command line of the stage."""
+        text = self.settings().model_dump_json()
+        arguments = [
+            "--settings",
+            text,
+            "--dataset",
+            str(self.dataset.path),
+            "--synthetic",
+            str(self.synthetic),
+        ]
+        return [*arguments, "--output", str(self.output(run)), "--device", "cpu", *extra]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> World:
+    torch.set_num_threads(1)
+    return World(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(world) -> Path:
+    """The result of a training that nothing disturbed."""
+    assert world.train("uninterrupted").finished
+    return world.output("uninterrupted")
+
+
+def stage(*arguments: str, before: str = "") -> subprocess.CompletedProcess:
+    """Run the training stage in a process of its own, `before` in it first."""
+    program = f"{before}\nimport runpy\nrunpy.run_module('gen4det.stages.train', run_name='__main__')"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, *arguments],
+        capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+
+
+# Kills or signals the process inside its fourth iteration; every iteration before was saved.
+IN_FOURTH_ITERATION = """
+import os, signal
+from gen4det.detection import loop
+loop.SAVE_SECONDS, loop.SAVE_SHARE = 0.0, 1e9
+add = loop.Losses.add
+def add_and_die(self, values):
+    if len(self) == 3:
+        os.kill(os.getpid(), signal.{name})
+    add(self, values)
+loop.Losses.add = add_and_die
+"""
+
+
+# --- what a training leaves behind ------------------------------------------------------------------
+
+
+def test_a_training_writes_weights_losses_and_their_figure(world, uninterrupted):
+    folder = uninterrupted.parent
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "losses.csv",
+        "losses.png",
+        "weights.safetensors",
+    ]
+    header, *rows = list(csv.reader(open(folder / "losses.csv")))
+    assert header[:2] == ["iteration", "loss"] and "loss_mask" in header
+    assert [int(row[0]) for row in rows] == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(world, uninterrupted):
+    world.train("again")
+    world.train("other", settings=world.settings(seed=1))
+    assert world.output("again").read_bytes() == uninterrupted.read_bytes()
+    assert world.output("other").read_bytes() != uninterrupted.read_bytes()
+
+
+def test_workers_change_nothing(world, uninterrupted):
+    world.train("workers", workers=2)
+    assert world.output("workers").read_bytes() == uninterrupted.read_bytes()
+
+
+# --- interruptions ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stops", [[1], [3], [2, 3]])
+def test_a_stopped_training_ends_with_the_weights_of_an_uninterrupted_one(world, uninterrupted, stops):
+    run = f"stopped{stops}"
+    for iterations in stops:
+        trained = world.train(run, stop=StopAfter(iterations))
+        assert not trained.finished and not world.output(run).exists()
+    assert trained.iteration == sum(stops)
+    assert world.train(run).finished
+    assert world.output(run).read_bytes() == uninterrupted.read_bytes()
+    for name in ("losses.csv", "losses.png"):
+        assert (world.folder / run / name).read_bytes() == uninterrupted.with_name(name).read_bytes()
+    assert not world.work(run).exists()
+
+
+def test_kill_9_and_resume_gives_the_weights_of_an_uninterrupted_training(world, uninterrupted):
+    killed = stage(*world.command("killed"), before=IN_FOURTH_ITERATION.format(name="SIGKILL"))
+    assert killed.returncode == -signal.SIGKILL
+    saved = torch.load(world.work("killed") / "checkpoint.pt", weights_only=True)
+    assert saved["iteration"] == 3
+    resumed = stage(*world.command("killed"))
+    assert resumed.returncode == 0, resumed.stderr
+    found, expected = load_file(world.output("killed")), load_file(uninterrupted)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    record = json.loads(Path(f"{world.output('killed')}.record.json").read_text())
+    assert record["iterations"] == 6 and record["images"] == {"tiny": 24, "mosaicfusion": 3}
+    assert record["seeds"] == {"seed": 0} and record["losses"]["loss"] > 0
+
+
+def test_sigterm_saves_first_and_exits_with_143(world):
+    ended = stage(*world.command("terminated"), before=IN_FOURTH_ITERATION.format(name="SIGTERM"))
+    assert ended.returncode == 143, ended.stderr
+    assert "stopped after iteration 4; run the same command again" in ended.stderr
+    saved = torch.load(world.work("terminated") / "checkpoint.pt", weights_only=True)
+    assert saved["iteration"] == 4
+
+
+def test_a_used_up_budget_saves_first_and_exits_with_75(world):
+    ended = stage(*world.command("budget", "--max-seconds", "0.01"))
+    assert ended.returncode == 75, ended.stderr
+    saved = torch.load(world.work("budget") / "checkpoint.pt", weights_only=True)
+    assert saved["iteration"] == 1  # the first is always allowed
+    fingerprint = json.loads((world.work("budget") / "fingerprint.json").read_text())
+    assert set(fingerprint) == {
+        "settings", "code", "dataset", "config", "synthetic sets", "backbone weights", "device",
+    }  # fmt: skip
+
+
+def test_attempts_that_make_progress_may_go_on_for_ever(world):
+    for _ in range(5):
+        assert not world.train("slow", stop=StopAfter(1)).finished
+    assert world.train("slow").finished
+
+
+def test_attempts_that_die_at_the_same_iteration_are_refused(world, monkeypatch):
+    world.train("dying", stop=StopAfter(2))
+
+    def die(self, batch):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.TrainingLoop, "_iterate", die)
+        for _ in range(2):
+            with pytest.raises(MemoryError):
+                world.train("dying")
+        with pytest.raises(InputError, match="2 attempts began at iteration 2"):
+            world.train("dying")
+    (world.work("dying") / "attempts.json").unlink()
+    assert world.train("dying").finished
+
+
+def test_ctrl_c_is_no_failed_attempt(world, monkeypatch):
+    def interrupt(self, batch):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.TrainingLoop, "_iterate", interrupt)
+        for _ in range(4):
+            with pytest.raises(KeyboardInterrupt):
+                world.train("interrupted")
+
+
+# --- refusals ---------------------------------------------------------------------------------------
+
+
+def test_a_foreign_checkpoint_is_refused(world):
+    world.train("foreign", fingerprint="a", stop=StopAfter(2))
+    with pytest.raises(InputError, match="checkpoint made with other settings; delete this folder"):
+        world.train("foreign", fingerprint="b")
+    assert world.train("foreign", fingerprint="a").finished
+
+
+def test_without_a_checkpoint_nothing_is_foreign(world, monkeypatch):
+    world.train("begun", fingerprint="a", stop=StopAfter(0))
+    assert world.train("begun", fingerprint="b").finished
+
+
+def test_a_damaged_checkpoint_is_refused(world):
+    world.train("damaged", stop=StopAfter(2))
+    path = world.work("damaged") / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match="damaged checkpoint; delete"):
+        world.train("damaged")
+
+
+def test_two_trainings_in_one_folder_are_refused(world):
+    class TrainAgain(StopAfter):
+        def reached(self) -> bool:
+            with pytest.raises(InputError, match="another process is training"):
+                world.train("twice")
+            return super().reached()
+
+    world.train("twice", stop=TrainAgain(1))
+
+
+def test_divergence_is_one_line(world):
+    config = tiny_config(world.folder, max_iters=20, param_scheduler=[], clip_grad=None)
+    config = config.rename(world.folder / "diverging.py")
+    config.write_text(config.read_text().replace("lr=0.01", "lr=1e18"))
+    tiny_config(world.folder)
+    detector = DetectorSettings(config=str(config))
+    with pytest.raises(InputError, match="training diverged: .* lower the learning rate"):
+        world.train("diverged", settings=TrainSettings(detector=detector))
+
+
+def test_missing_synthetic_set_is_one_line(world):
+    ended = stage(*world.command("missing"), "--synthetic", "nowhere/annotations.json")
+    assert ended.returncode == 2 and "error: nowhere/annotations.json: no such file" in ended.stderr
+
+
+# --- recipes ----------------------------------------------------------------------------------------
+
+
+def test_training_starts_from_backbone_weights(world, tmp_path):
+    before = load_file(world.output("uninterrupted")) if world.output("uninterrupted").exists() else None
+    if before is None:
+        world.train("uninterrupted")
+        before = load_file(world.output("uninterrupted"))
+    backbone = {n.removeprefix("backbone."): v for n, v in before.items() if n.startswith("backbone.")}
+    path = tmp_path / "model.safetensors"
+    save_file(
+        {name: value.half() if value.is_floating_point() else value for name, value in backbone.items()}, path
+    )
+    settings = world.settings(backbone_weights=str(path), iterations=1)
+    assert world.train("pretrained", settings=settings).finished
+    after = load_file(world.output("pretrained"))
+    name = "backbone.layer1.0.conv1.weight"
+    assert (after[name] - before[name]).abs().max() < 0.01  # half precision and one step away
+    with pytest.raises(InputError, match="no such file of backbone weights"):
+        world.train("absent", settings=world.settings(backbone_weights=str(tmp_path / "absent.safetensors")))
+    del backbone["conv1.weight"]
+    save_file(backbone, path)
+    with pytest.raises(InputError, match=r"not the weights of this backbone: no conv1\.weight"):
+        world.train("headless", settings=settings)
+
+
+def test_real_and_synthetic_batches_can_be_kept_apart(world):
+    from gen4det.detection.datasets import DetectionDataset
+    from gen4det.detection.training import batch_sampler, load_sources
+
+    sources = load_sources(world.dataset, [world.synthetic])
+    data = DetectionDataset(sources, sources[0].annotations["categories"], [])
+    settings = world.settings(synthetic_batches=0.5)
+    batches = [batch for batch, _ in zip(batch_sampler(data, settings, 4), range(200), strict=False)]
+    synthetic = [{bool(data.origin[draw.index]) for draw in batch} for batch in batches]
+    assert all(len(kinds) == 1 for kinds in synthetic)
+    assert 60 < sum(kinds == {True} for kinds in synthetic) < 140
+
+
+def test_two_processes_train_together(world):
+    """Under torchrun with gloo; the batch is shared, the first process writes."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    program = ["-m", "gen4det.stages.train", *world.command("together")]
+    command = [sys.executable, "-W", "ignore", *torchrun, *program]
+    ended = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert ended.returncode == 0, ended.stderr
+    assert world.output("together").exists() and not world.work("together").exists()
