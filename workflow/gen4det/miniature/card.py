@@ -21,7 +21,7 @@ def write_card(path: Path, settings: FoundationTraining, judgement: dict, record
     lines = [
         "# Foundation models of the miniature",
         "",
-        "Models with the structure and the file formats of Stable Diffusion 1.x, GLIGEN inpainting and CLIP,",
+        "Models with the structure and the file formats of Stable Diffusion 1.x and its relatives,",
         "trained from scratch on rendered pictures of 24 kinds of objects. They serve to run and test the",
         "whole workflow on a CPU. They are good for nothing else.",
         "",
