@@ -1,4 +1,4 @@
-"""The promises of the readme, each with the tests that hold it; and one promise that the source itself must keep."""
+"""The promises of the readme, each with the tests that hold it, and one that the source itself must keep."""
 
 import ast
 from pathlib import Path
