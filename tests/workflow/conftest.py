@@ -27,7 +27,8 @@ class Checkout:
         return self.folder / path
 
     def command(self, *arguments: str) -> list[str]:
-        options = ["--profile", "local", "--cores", "2", "--configfile", CONFIG]
+        # --configfile takes every word up to the next option, targets included: it must not come last.
+        options = ["--configfile", CONFIG, "--profile", "local", "--cores", "2"]
         return [sys.executable, "-m", "snakemake", *options, *arguments]
 
     def environment(self) -> dict[str, str]:
