@@ -1,6 +1,7 @@
 """Training: stopped, killed, resumed, refused."""
 
 import csv
+import itertools
 import json
 import os
 import signal
@@ -15,8 +16,9 @@ from tiny_detector import tiny_config, tiny_dataset, tiny_synthetic
 
 from gen4det.data.datasets import load_dataset
 from gen4det.detection import loop
+from gen4det.detection.datasets import DetectionDataset
 from gen4det.detection.settings import DetectorSettings, TrainSettings
-from gen4det.detection.training import train
+from gen4det.detection.training import batch_sampler, load_sources, train
 from gen4det.errors import InputError
 
 
@@ -103,6 +105,7 @@ def stage(*arguments: str, before: str = "") -> subprocess.CompletedProcess:
 IN_FOURTH_ITERATION = """
 import os, signal
 from gen4det.detection import loop
+from gen4det.detection.datasets import DetectionDataset
 loop.SAVE_SECONDS, loop.SAVE_SHARE = 0.0, 1e9
 add = loop.Losses.add
 def add_and_die(self, values):
@@ -298,17 +301,44 @@ def test_training_starts_from_backbone_weights(world, tmp_path):
         world.train("headless", settings=settings)
 
 
-def test_real_and_synthetic_batches_can_be_kept_apart(world):
-    from gen4det.detection.datasets import DetectionDataset
-    from gen4det.detection.training import batch_sampler, load_sources
+def images_of(world, synthetic: list[Path]) -> DetectionDataset:
+    sources = load_sources(world.dataset, synthetic)
+    return DetectionDataset(sources, sources[0].annotations["categories"], [])
 
-    sources = load_sources(world.dataset, [world.synthetic])
-    data = DetectionDataset(sources, sources[0].annotations["categories"], [])
+
+def test_real_and_synthetic_batches_can_be_kept_apart(world):
+    data = images_of(world, [world.synthetic])
     settings = world.settings(synthetic_batches=0.5)
     batches = [batch for batch, _ in zip(batch_sampler(data, settings, 4), range(200), strict=False)]
     synthetic = [{bool(data.origin[draw.index]) for draw in batch} for batch in batches]
     assert all(len(kinds) == 1 for kinds in synthetic)
     assert 60 < sum(kinds == {True} for kinds in synthetic) < 140
+
+
+def test_synthetic_batches_of_probability_zero_are_the_training_on_real_images(world):
+    settings = world.settings(synthetic_batches=0.0, repeat_by="each", repeat_threshold=0.5)
+    orders = [
+        itertools.islice(batch_sampler(images_of(world, synthetic), settings, 4), 40)
+        for synthetic in ([], [world.synthetic])
+    ]
+    assert list(orders[0]) == list(orders[1])
+
+
+@pytest.mark.parametrize(
+    "repeat_by, real, synthetic",
+    [  # 24 real images, 4 with a ring; 3 synthetic images, all with a ring
+        ("all", (27 / 7) ** 0.5, (27 / 7) ** 0.5),
+        ("real", (24 / 4) ** 0.5, (24 / 4) ** 0.5),
+        ("each", (24 / 4) ** 0.5, 1.0),
+    ],
+)
+def test_repeat_factors_are_counted_on_the_images_the_settings_name(world, repeat_by, real, synthetic):
+    settings = world.settings(repeat_threshold=1.0, repeat_by=repeat_by)
+    data = images_of(world, [world.synthetic])
+    factors = batch_sampler(data, settings, 4).pools[0].factors
+    ring = [2 in labels for labels in data.contents]
+    assert factors[[r and o == 0 for r, o in zip(ring, data.origin, strict=True)]] == pytest.approx(real)
+    assert factors[24] == pytest.approx(synthetic)  # a ring alone
 
 
 def test_two_processes_train_together(world):

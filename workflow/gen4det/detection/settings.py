@@ -20,8 +20,9 @@ class DetectorSettings(Settings):
     repeat_threshold: float = Field(0.001, ge=0, le=1)
     """t of LVIS's repeat factors: an image is seen max over its categories of max(1, sqrt(t / f)) times as
     often, f the share of training images that show the category. 0.001 is LVIS's; 0 repeats nothing."""
-    repeat_by: Literal["all", "real"] = "all"
-    """Which images the shares f are counted on: all training images, or the real ones alone."""
+    repeat_by: Literal["all", "real", "each"] = "all"
+    """Which images the shares f are counted on. all: the union of real and synthetic images, as if they were
+    one data set; real: the real ones alone; each: real ones for real images, synthetic ones for synthetic."""
     synthetic_batches: float | None = Field(None, ge=0, le=1)
     """Probability that a batch is drawn from the synthetic images alone, otherwise from the real ones alone
     (Gen2Det). null: all images in one pool, as if they were one data set."""

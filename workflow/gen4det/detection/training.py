@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
@@ -157,10 +158,14 @@ def batch_sampler(
     """The order in which images are trained on, as the settings of the detector say."""
     detector = settings.detector
     real = data.origin == 0
-    factors = repeat_factors(
-        data.contents, detector.repeat_threshold, counted=real if detector.repeat_by == "real" else None
+    everything = np.ones(len(data), dtype=bool)
+    counted = {"all": (everything, everything), "real": (real, real), "each": (~real, real)}
+    by_synthetic, by_real = (
+        repeat_factors(data.contents, detector.repeat_threshold, counted=images)
+        for images in counted[detector.repeat_by]
     )
-    groups, probabilities = [real | ~real], None
+    factors = np.where(real, by_real, by_synthetic)
+    groups, probabilities = [everything], None
     if detector.synthetic_batches is not None and not real.all():
         groups = [real, ~real]
         probabilities = [1 - detector.synthetic_batches, detector.synthetic_batches]
