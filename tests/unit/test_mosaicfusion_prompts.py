@@ -50,6 +50,14 @@ def test_check_7_official_mode_takes_the_last_token_at_its_first_occurrence(name
     assert pieces(prompt) == [piece]
 
 
+def test_phrase_mode_reads_everything_from_the_name_on():
+    category = {"name": "spatula", "def": "used for fish"}
+    prompt = category_prompt(category, Settings(token="phrase"), TOKENIZER)
+    assert pieces(prompt) == ["spat", "ul", "a</w>", ",</w>", "used</w>", "for</w>", "fish</w>"]
+    long = category_prompt({"name": "spatula", "def": "a fish " * 80}, Settings(token="phrase"), TOKENIZER)
+    assert long.tokens == tuple(range(6, 76))
+
+
 def test_prompt_text():
     category = {"name": "cap_(headwear)", "def": "a  tight-fitting\nheadwear "}
     assert (

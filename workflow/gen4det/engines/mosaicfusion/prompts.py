@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt and, as positions among its tokens (the start token is 0), the object's name."""
+    """A prompt and, as positions among its tokens (the start token is 0), those whose attention is read."""
 
     text: str
     tokens: tuple[int, ...]
@@ -53,6 +53,8 @@ def category_prompt(category: dict, settings: Settings, tokenizer: PreTrainedTok
                 f"but only {context - 2} tokens are read; shorten prompt or name"
             )
         log.warning("prompt of %d tokens truncated to %d: %s", len(ids), context, named.text)
+    if settings.token == "phrase":
+        tokens = tuple(range(tokens[0], min(len(ids), context) - 1))
     return Prompt(named.text, tokens)
 
 

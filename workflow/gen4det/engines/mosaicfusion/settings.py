@@ -48,9 +48,10 @@ class Settings(EngineSettings):
     prompt: str = "a photo of a single {name}"
     definition: bool = True
     """Append ", " and the category's definition (field `def` of LVIS), where it has one."""
-    token: Literal["mean", "max", "official"] = "mean"
+    token: Literal["mean", "max", "phrase", "official"] = "mean"
     """Whose attention makes the mask. "mean", "max": over all tokens of the head name, found by position.
-    "official": the name's last token, at its first occurrence anywhere in the prompt."""
+    "phrase": the mean over name and definition, for models that attend to an object from the words that
+    describe it. "official": the name's last token, at its first occurrence anywhere in the prompt."""
 
     # --- diffusion ---
     model: ModelSource | None = None
