@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -71,10 +72,15 @@ def test_terminated_training_saves_and_resumes_with_the_same_weights(finished, c
     weights = f"{DETECTOR}/weights.safetensors"
     start_anew(checkout, weights)
     work = checkout / DETECTOR / "work"
-    with running(checkout, weights) as process:
-        wait_for((work / "attempts.json").exists, process)
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=300)
+    for delay in (0.5, 1.5, 3, 6):  # until the first of the few iterations is done
+        shutil.rmtree(work, ignore_errors=True)
+        with running(checkout, weights) as process:
+            wait_for(lambda: "training:" in (checkout / "killed.log").read_text(), process)
+            time.sleep(delay)
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(timeout=300)
+        if "stopped after iteration 0" not in (checkout / "killed.log").read_text():
+            break
     assert (work / "checkpoint.pt").exists() and not (checkout / weights).exists()
     log = (checkout / "killed.log").read_text()
     assert "Traceback" not in log and "run the same command again" in log
