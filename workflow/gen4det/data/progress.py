@@ -14,11 +14,19 @@ LOG_SECONDS = float(os.environ.get("GEN4DET_PROGRESS_SECONDS", 30))
 asks for a state every second when somebody watches, so that bars move on the screen."""
 
 
-def progress(items: Iterable[T], description: str, unit: str, *, total: int | None = None) -> Iterator[T]:
-    """Iterate over `items` behind a bar on stderr."""
+def progress(
+    items: Iterable[T], description: str, unit: str, *, total: int | None = None, initial: int = 0
+) -> Iterator[T]:
+    """Iterate over `items` behind a bar on stderr; `initial` of the `total` were done before."""
     interval = 0.1 if sys.stderr.isatty() else LOG_SECONDS
     return tqdm(
-        items, desc=description, unit=f" {unit}", total=total, mininterval=interval, dynamic_ncols=True
+        items,
+        desc=description,
+        unit=f" {unit}",
+        total=total,
+        initial=initial,
+        mininterval=interval,
+        dynamic_ncols=True,
     )
 
 

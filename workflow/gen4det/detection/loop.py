@@ -97,8 +97,7 @@ class TrainingLoop(BaseLoop):
         self.dataloader.batch_sampler.start = self.iter
         batches = iter(self.dataloader)
         last_save, save_took, resting = time.monotonic(), 0.0, True
-        with progress(None, "training", "iteration", total=self.max_iters) as bar:
-            bar.initial = bar.n = self.iter
+        with progress(None, "training", "iteration", total=self.max_iters, initial=self.iter) as bar:
             while not self.finished and not self._told_to_stop():
                 started = time.monotonic()
                 self._iterate(next(batches))
