@@ -25,6 +25,9 @@ class FoundationSettings(Settings):
     """Grounded inpainting pipeline (9-channel U-Net, boxes as condition)."""
     clip: ModelSource | None = None
     """CLIP text and image encoder."""
+    aesthetic: ModelSource | None = None
+    """Aesthetic predictor on CLIP's image embeddings: a folder with model.safetensors, or with the public
+    predictor's .pth file. It belongs to the `clip` above."""
 
 
 class DenoisingSettings(Settings):

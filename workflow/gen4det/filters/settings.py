@@ -9,13 +9,54 @@ from gen4det.settings import Settings
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class FilterSettings(Settings):
-    """Filters that work on labels alone; every one is off by default.
+class AestheticSettings(Settings):
+    """Whole images are kept if an aesthetic predictor finds them as good as the real ones (Gen2Det).
 
-    They are applied in the order given here; a label is rejected for the first filter it fails. An image
-    whose labels are all rejected is removed.
+    Scores come from `foundation.clip` and `foundation.aesthetic`. They are measured once per image; the
+    threshold is applied afterwards.
     """
 
+    enabled: bool = False
+    """Whether this filter is used."""
+    threshold: Literal["real-mean"] | float = "real-mean"
+    """Least score of an image that is kept. real-mean: the arithmetic mean over the real training images."""
+
+
+class AgreementSettings(Settings):
+    """Labels are kept if a detector trained on the real images alone finds the object, too (Gen2Det).
+
+    The detector is the arm `real` of the same data set. Its detections are measured once per image; the
+    thresholds are applied afterwards.
+    """
+
+    enabled: bool = False
+    """Whether this filter is used."""
+    detector: str = "mask-rcnn"
+    """Detector by its name in the scale's `detectors`."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed that the detector was trained with."""
+    min_iou: Fraction = 0.3
+    """Least overlap (intersection over union of boxes) of a label and the detection that supports it."""
+    min_score: Fraction = 0.1
+    """Least confidence of the detection that supports a label."""
+    same_class: bool = True
+    """Whether that detection must be of the label's category."""
+    max_per_image: Annotated[int, Field(ge=1)] = 300
+    """Detections per image at most, the best ones."""
+
+
+class FilterSettings(Settings):
+    """Filters for the images and labels of any engine; every one is off by default.
+
+    They are applied in the order given here; a label is rejected for the first filter it fails, those of a
+    dropped image for the filter that drops the image. An image whose labels are all rejected is removed.
+    """
+
+    generations_per_reference: Annotated[int, Field(ge=1)] | None = None
+    """Use only the first so many images that were drawn after each real one; null: all. For engines that
+    redraw real images; others have no real image to count by and keep everything."""
+    aesthetic: AestheticSettings = AestheticSettings()
+    """Filter of whole images by their looks."""
     min_score: Fraction = 0.0
     """Least confidence of the engine's own labeller. Labels given by construction have no score and pass."""
     min_box_side: Annotated[float, Field(ge=0)] = 0.0
@@ -26,6 +67,8 @@ class FilterSettings(Settings):
     """Least area of an object as share of the image; area of the mask, or of the box where there is none."""
     max_area_fraction: Fraction = 1.0
     """Largest area of an object as share of the image."""
+    agreement: AgreementSettings = AgreementSettings()
+    """Filter of labels by a detector's consent."""
     max_instances: Annotated[int, Field(ge=1)] | None = None
     """Images with more labels than this, after the filters above, are removed as a whole."""
     segmentation: Literal["rle", "polygon"] = "rle"
