@@ -124,10 +124,12 @@ use rule foundation_corpus as foundation_judge with:
     input:
         rules.foundation_corpus.output.corpus,
         rules.foundation_diffusion.output.model,
+        rules.foundation_inpainting.output.model,
     output:
         "<results>/foundation/judge/judgement.json",
         "<results>/foundation/judge/samples.png",
         "<results>/foundation/judge/reconstructions.png",
+        "<results>/foundation/judge/inpainting.png",
     log:
         "<logs>/foundation/judge.log",
     benchmark:

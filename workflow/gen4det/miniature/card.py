@@ -14,6 +14,7 @@ def write_card(path: Path, settings: FoundationTraining, judgement: dict, record
         records: run records of the training parts, by part.
     """
     fidelity, reconstruction = judgement["fidelity"], judgement["reconstruction"]
+    inpainting = judgement["grounded_inpainting"]
     protocol, accuracy = judgement["protocol"], judgement["judge_accuracy_on_rendered_images"]
     size = sum(
         file.stat().st_size for file in path.parent.rglob("*.safetensors") if not _linked(file, path.parent)
@@ -55,6 +56,13 @@ def write_card(path: Path, settings: FoundationTraining, judgement: dict, record
         "Originals above, decoded below:",
         "",
         "![reconstructions](reconstructions.png)",
+        "",
+        "Grounded inpainting: all objects of held-out scenes repainted in their boxes; the same classifier",
+        f"called {inpainting['mean']:.1%} of them by their names, and {inpainting['originals']:.1%} of the",
+        "originals, which may hide each other and are smaller than what it was trained on. Originals above,",
+        "repainted below:",
+        "",
+        "![inpainting](inpainting.png)",
         "",
         "## Training",
         "",

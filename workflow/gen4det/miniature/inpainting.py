@@ -1,8 +1,9 @@
 """The miniature's grounded inpainting U-Net, of GLIGEN's kind (Li et al. 2023, arXiv 2301.07093).
 
-It starts from the text-conditional U-Net. As in GLIGEN, the old weights stay frozen and the new ones
-learn: the position net, the gated self-attention and the five new input channels (known latents, mask).
-Scenes have the size of the detection images, because GLIGEN's boxes are relative to the image.
+It starts from the text-conditional U-Net and adds a position net, gated self-attention and five input
+channels (known latents, mask). GLIGEN freezes the old weights; here they learn along, because they have seen
+single objects at 64 pixels only. Scenes have the size of the detection images, because GLIGEN's boxes are
+relative to the image.
 """
 
 import os
@@ -21,9 +22,11 @@ from gen4det.miniature.renderer import render_scene
 from gen4det.miniature.training import train
 from gen4det.provenance import atomic_write, seed_for
 
-BATCH, SCENES, SCENE_SIZE, OBJECT_SIZE = 8, 3_000, 128, (18.0, 58.0)
+BATCH, SCENES, SCENE_SIZE, OBJECT_SIZE = 8, 4_000, 128, (18.0, 58.0)
 MAX_BOXES = 30  # GLIGEN's limit
 NULL_SHARE = 0.1
+ALL_BOXES_SHARE = 0.5  # of the examples repaint every object, as Gen2Det does; the others any of them
+KNOWN_WEIGHT = 0.1  # of the loss outside the boxes, where the answer is among the inputs
 
 
 def grounded_unet(settings: FoundationTraining, base: UNet2DConditionModel) -> UNet2DConditionModel:
@@ -33,8 +36,6 @@ def grounded_unet(settings: FoundationTraining, base: UNet2DConditionModel) -> U
     state["conv_in.weight"] = torch.nn.functional.pad(state["conv_in.weight"], (0, 0, 0, 0, 0, 5))
     missing, unexpected = unet.load_state_dict(state, strict=False)
     assert not unexpected and all("fuser" in name or "position_net" in name for name in missing)
-    for name, parameter in unet.named_parameters():
-        parameter.requires_grad_("fuser" in name or "position_net" in name or name == "conv_in.weight")
     return unet
 
 
@@ -106,8 +107,11 @@ def train_inpainting(
         pick = torch.from_numpy(rng.integers(0, len(scenes["latents"]), BATCH))
         clean = scenes["latents"][pick].to(device).float()
         boxes, categories = scenes["boxes"][pick], scenes["categories"][pick]
-        # Any subset of the objects is repainted; the rest is known background.
-        present = (categories >= 0) & torch.from_numpy(rng.random(categories.shape) < 0.7)
+        # Any subset of the objects is repainted, but one at least; the rest is known background.
+        chosen = rng.random(categories.shape) < 0.5
+        chosen |= rng.random((BATCH, 1)) < ALL_BOXES_SHARE
+        chosen[:, 0] |= ~(chosen & (categories.numpy() >= 0)).any(1)
+        present = (categories >= 0) & torch.from_numpy(chosen)
         mask = box_mask(boxes, present, clean.shape[-1]).to(device)
         dropped = torch.from_numpy(rng.random(BATCH) < NULL_SHARE)
         prompts = [
@@ -133,7 +137,9 @@ def train_inpainting(
             torch.cat([noisy, clean * mask, mask], 1), timesteps, encoder_hidden_states=context,
             cross_attention_kwargs={"gligen": grounding},
         ).sample  # fmt: skip
-        return denoising_loss(predicted, noise, timesteps, scheduler)
+        weight = 1 - (1 - KNOWN_WEIGHT) * mask
+        weight = (weight / weight.mean((1, 2, 3), keepdim=True)).sqrt()
+        return denoising_loss(predicted * weight, noise * weight, timesteps, scheduler)
 
     train(
         [unet], step_loss, steps=settings.inpainting_steps, learning_rate=1e-3, work=work,

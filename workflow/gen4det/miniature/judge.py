@@ -8,22 +8,40 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline
+from diffusers import (
+    AutoencoderKL,
+    DPMSolverMultistepScheduler,
+    StableDiffusionGLIGENPipeline,
+    StableDiffusionPipeline,
+)
 from PIL import Image
-from tqdm import tqdm
+from tqdm import tqdm, trange
 
 from gen4det.miniature.autoencoder import to_tensor
 from gen4det.miniature.categories import CATEGORIES
 from gen4det.miniature.classifier import Classifier, all_category_ids, small_backbone, train_classifier
 from gen4det.miniature.corpus import iterate_corpus
 from gen4det.miniature.foundation_settings import FoundationTraining
+from gen4det.miniature.inpainting import OBJECT_SIZE, SCENE_SIZE
+from gen4det.miniature.renderer import render_scene
 from gen4det.provenance import seed_for, write_json
 
 SAMPLES, GRID, STEPS, GUIDANCE, JUDGE_STEPS = 16, 12, 15, 5.0, 400
+SCENES, MARGIN = 120, 0.15
+"""Scenes that are repainted; surroundings that are cut out with an object, as share of its box's side."""
 
 
-def judge(settings: FoundationTraining, corpus: Path, diffusion: Path, output: Path, work: Path, device: str):
-    """Write `judgement.json`, `samples.png` (a row per category) and `reconstructions.png` to `output`."""
+def judge(
+    settings: FoundationTraining,
+    corpus: Path,
+    diffusion: Path,
+    inpainting: Path,
+    output: Path,
+    work: Path,
+    device: str,
+) -> None:
+    """Write `judgement.json` and pictures to `output`: `samples.png` (a row per category),
+    `reconstructions.png` and `inpainting.png` (originals above, repainted below)."""
     output.mkdir(parents=True, exist_ok=True)
     pipeline = StableDiffusionPipeline.from_pretrained(
         diffusion, torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False
@@ -50,6 +68,7 @@ def judge(settings: FoundationTraining, corpus: Path, diffusion: Path, output: P
         "samples_per_category": SAMPLES, "steps": STEPS, "guidance": GUIDANCE, "scheduler": "DPM-Solver++",
         "prompt": "a photo of a single {name}, {definition}",
     }  # fmt: skip
+    judgement["grounded_inpainting"] = judge_inpainting(settings, classifier, inpainting, output, device)
     half = len(rows) // 2
     grid = np.concatenate([np.concatenate(rows[:half], 0), np.concatenate(rows[half:], 0)], 1)
     Image.fromarray(grid).save(output / "samples.png")
@@ -72,6 +91,80 @@ def sample(
         generator=generators, output_type="np",
     ).images  # fmt: skip
     return (images * 255).round().astype(np.uint8)
+
+
+@torch.no_grad()
+def judge_inpainting(
+    settings: FoundationTraining, classifier: Classifier, model: Path, output: Path, device: str
+) -> dict:
+    """Repaint all objects of held-out scenes in their boxes and have the classifier call each.
+
+    Returns:
+        {"mean", "originals", "per_category"}: shares of the objects that are called by their name, repainted
+        and, for comparison, as they were rendered; scenes hide objects behind each other.
+    """
+    pipeline = StableDiffusionGLIGENPipeline.from_pretrained(
+        model, torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False
+    ).to(device)
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    right: dict[str, list[tuple[bool, bool]]] = {category.name: [] for category in CATEGORIES}
+    pairs = []
+    for index in trange(SCENES, desc="judge inpainting", unit="scene"):
+        rng = np.random.default_rng(seed_for(settings.seed, "inpainting-heldout", index))
+        shown = [CATEGORIES[i] for i in rng.choice(len(CATEGORIES), rng.integers(1, 4), replace=False)]
+        scene = render_scene(int(rng.integers(2**62)), shown, SCENE_SIZE, OBJECT_SIZE)
+        names = [placed.category.name for placed in scene.objects]
+        boxes = [(x, y, x + w, y + h) for x, y, w, h in (placed.box for placed in scene.objects)]
+        torch.manual_seed(
+            seed_for(settings.seed, "inpainting-judge", index)
+        )  # it draws from the global stream
+        painted = pipeline(
+            ", ".join(dict.fromkeys(names)), height=SCENE_SIZE, width=SCENE_SIZE, num_inference_steps=STEPS,
+            guidance_scale=GUIDANCE, gligen_phrases=names, gligen_scheduled_sampling_beta=1.0,
+            gligen_boxes=[[side / SCENE_SIZE for side in box] for box in boxes],
+            gligen_inpaint_image=Image.fromarray(scene.image), output_type="np",
+        ).images[0]  # fmt: skip
+        painted = (painted * 255).round().astype(np.uint8)
+        pairs.append(np.concatenate([scene.image, painted]))
+        verdicts = zip(
+            *(_calls(classifier, image, boxes, device) for image in (painted, scene.image)), strict=True
+        )
+        for placed, verdict in zip(scene.objects, verdicts, strict=True):
+            right[placed.category.name].append(tuple(call == placed.category.id - 1 for call in verdict))
+    picture = np.concatenate([np.concatenate(pairs[start : start + 8], 1) for start in (0, 8)])
+    Image.fromarray(picture).save(output / "inpainting.png")
+    repainted, rendered = np.array([pair for pairs in right.values() for pair in pairs]).mean(0)
+    return {
+        "mean": round(float(repainted), 4),
+        "originals": round(float(rendered), 4),
+        "per_category": {
+            name: round(float(np.mean(pairs, 0)[0]), 4) for name, pairs in right.items() if pairs
+        },
+    }
+
+
+def _calls(classifier: Classifier, image: np.ndarray, boxes: list[tuple], device: str) -> list[int]:
+    """Index of the category that the classifier sees in each box (x0, y0, x1, y1) of an image."""
+    crops = []
+    for x0, y0, x1, y1 in boxes:
+        margin = MARGIN * max(x1 - x0, y1 - y0)
+        centre, half = ((x0 + x1) / 2, (y0 + y1) / 2), max(x1 - x0, y1 - y0) / 2 + margin
+        window = (centre[0] - half, centre[1] - half, centre[0] + half, centre[1] + half)
+        crops.append(
+            np.asarray(
+                Image.fromarray(image).resize((64, 64), Image.Resampling.BICUBIC, box=_inside(window, image))
+            )
+        )
+    return classifier(to_tensor(np.stack(crops), device)).argmax(1).tolist()
+
+
+def _inside(window: tuple[float, ...], image: np.ndarray) -> tuple[float, ...]:
+    """A square window shifted, and where it must be shrunk, into the image."""
+    height, width = image.shape[:2]
+    side = min(window[2] - window[0], height, width)
+    x, y = (min(max(window[axis], 0), length - side) for axis, length in ((0, width), (1, height)))
+    return x, y, x + side, y + side
 
 
 @torch.no_grad()

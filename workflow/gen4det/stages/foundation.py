@@ -76,7 +76,8 @@ def main() -> None:
             accuracy = train_backbone(settings, corpus, model / "model.safetensors", work, device)
             record.add(heldout_accuracy=accuracy)
         elif part == "judge":
-            judge(settings, corpus, diffusion, folder / "judge", work, device)
+            inpainting = folder / "models" / FOLDERS["inpainting"]
+            judge(settings, corpus, diffusion, inpainting, folder / "judge", work, device)
         elif part == "install":
             install(settings, folder, args.resources)
         if (work / "loss.csv").exists():
@@ -111,6 +112,7 @@ def install(settings: FoundationTraining, folder: Path, resources: Path) -> None
     pictures = {
         "samples.png": folder / "judge" / "samples.png",
         "reconstructions.png": folder / "judge" / "reconstructions.png",
+        "inpainting.png": folder / "judge" / "inpainting.png",
         **{f"loss_{part}.png": folder / part / "loss.png" for part in
            ("autoencoder", "diffusion", "inpainting", "clip", "backbone")},
     }  # fmt: skip
