@@ -30,6 +30,9 @@ LABELS_PER_IMAGE = 1000
 """Annotation ids are image id * this + position in the image, so that they depend on nothing else."""
 IMAGE_DROPPED = "another object of the image was rejected"
 """Reason of labels that are fine themselves, in an image the engine drops."""
+_REFERENCE = ("reference_image_id", "number")
+"""Keys of a manifest row that go to the image's record: the real image it was drawn after, and the how
+manyth it is of that image, from 0."""
 _LABELS = "labels.json"
 _ENCODING = {"png": "png", "jpg": "jpeg"}
 
@@ -169,6 +172,7 @@ def _records(item: Generated, file_name: str) -> tuple[dict, list[dict], list[di
     image_id = FIRST_IMAGE_ID + item.row["index"]
     height, width = item.image.shape[:2]
     image = {"id": image_id, "file_name": file_name, "height": height, "width": width}
+    image |= {key: item.row[key] for key in _REFERENCE if key in item.row}
     if len(item.instances) > LABELS_PER_IMAGE:
         raise ValueError(f"image {item.row['index']}: more than {LABELS_PER_IMAGE} labels")
     annotations = []

@@ -81,7 +81,8 @@ def main() -> None:
         if not trained.finished:
             log.warning("stopped after iteration %d; run the same command again", trained.iteration)
             sys.exit(deadline.exit_status)
-        record.add(device=device, **trained.facts)
+        learned = {"split": dataset.train.hash, "synthetic": fingerprint["synthetic sets"]}
+        record.add(device=device, trained_on=learned, **trained.facts)
     log.info("wrote %s after %d iterations", args.output, trained.iteration)
 
 
