@@ -16,8 +16,9 @@ from gen4det.data.shards import load_synthetic
 from gen4det.engines.base import Generated, Instance
 from gen4det.engines.shards import IMAGE_DROPPED, ShardInProgress
 from gen4det.errors import InputError
-from gen4det.filters.geometry import failed_filter, split_labels
+from gen4det.filters.geometry import failed_filter
 from gen4det.filters.settings import FilterSettings
+from gen4det.filters.verdicts import split_labels
 from gen4det.provenance import write_json
 from gen4det.stages import filter as stage
 

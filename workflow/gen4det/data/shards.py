@@ -77,6 +77,15 @@ def load_run(paths: list[str | Path]) -> list[dict]:
     return [data for _, data in loaded]
 
 
+def shard_identity(shard: dict) -> dict:
+    """What names the images of a shard; stored with what is measured of them.
+
+    Returns:
+        {"run", "shard", "shards", "digest"}, of the shard's "info".
+    """
+    return {key: shard["info"][key] for key in ("run", "shard", "shards", "digest")}
+
+
 def relative_images(annotations: str | Path, folder: str | Path) -> str:
     """Path of the folder of shards relative to that of the annotation file, for "info" of a synthetic set."""
     return Path(os.path.relpath(Path(folder).resolve(), Path(annotations).resolve().parent)).as_posix()

@@ -9,8 +9,9 @@ from gen4det.data.annotations import category_counts, frequency_groups
 from gen4det.data.datasets import Format
 from gen4det.data.masks import area_of_rle, box_of_rle, polygons_to_rle, rle_to_polygons
 from gen4det.errors import InputError
-from gen4det.filters.geometry import split_labels
+from gen4det.filters.measurements import Measurements
 from gen4det.filters.settings import FilterSettings
+from gen4det.filters.verdicts import split_labels
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,12 @@ class Selection:
     """Of the training split."""
 
 
-def select(shards: list[dict], training: dict, settings: FilterSettings) -> Selection:
+def select(
+    shards: list[dict],
+    training: dict,
+    settings: FilterSettings,
+    measured: Measurements = Measurements(),  # noqa: B008  (immutable)
+) -> Selection:
     """Part the labels of all shards of a run.
 
     Records are ordered by image, so that the outcome does not depend on the number of shards.
@@ -34,6 +40,7 @@ def select(shards: list[dict], training: dict, settings: FilterSettings) -> Sele
     Args:
         shards: as `data.shards.load_run` gives them.
         training: the training split the engine drew for; its categories are those of the set.
+        measured: what filters look at beside the labels.
 
     Raises:
         InputError: the shards know categories that the training split does not have.
@@ -48,7 +55,7 @@ def select(shards: list[dict], training: dict, settings: FilterSettings) -> Sele
                 f"shards: drawn for another data set: their category {identifier} is {name!r}, "
                 f"here it is {names.get(identifier)!r}"
             )
-    kept, rejected = split_labels(images, annotations, settings)
+    kept, rejected = split_labels(images, annotations, settings, measured)
     rejected += [label for shard in shards for label in shard["rejected"]]
     rejected.sort(key=lambda label: (label["image_id"], label.get("id", 0)))
     return Selection(images, kept, rejected, training["categories"])

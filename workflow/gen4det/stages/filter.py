@@ -1,7 +1,8 @@
 """Merge the shards of a run into one synthetic set, without the labels that a filter refuses.
 
 Writes <output> (annotations of the kept images), the rejected labels with reasons, filter.csv beside <output>
-(kept fractions per frequency group and category) and <output>.record.json.
+(kept fractions per frequency group and category) and <output>.record.json. What the filters look at beside
+the labels was measured before, by `rate`, `calibrate` and `detect`: another threshold measures nothing again.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from gen4det.data.annotations import validate_annotations, write_annotations
 from gen4det.data.datasets import load_dataset
 from gen4det.data.shards import load_run, relative_images
 from gen4det.errors import InputError
+from gen4det.filters.measurements import Measurements, read_detections, read_scores, read_threshold
 from gen4det.filters.selection import (
     kept_fractions,
     rejected_labels,
@@ -38,6 +40,13 @@ def main() -> None:
     parser = stage_parser(__doc__)
     parser.add_argument("--dataset", required=True, metavar="FILE", help="dataset.json")
     parser.add_argument("--shards", required=True, nargs="+", metavar="FILE", help="all <k>.json of the run")
+    parser.add_argument(
+        "--aesthetic", nargs="*", default=[], metavar="FILE", help="what `rate` wrote, one per shard"
+    )
+    parser.add_argument("--calibration", nargs="?", metavar="FILE", help="what `calibrate` wrote")
+    parser.add_argument(
+        "--detections", nargs="*", default=[], metavar="FILE", help="what `detect` wrote, one per shard"
+    )
     parser.add_argument("--output", required=True, metavar="FILE", help="annotations.json")
     parser.add_argument("--rejected", required=True, metavar="FILE", help="rejected.json")
     args = parser.parse_args()
@@ -46,7 +55,7 @@ def main() -> None:
         args.output,
         settings=settings.model_dump(mode="json"),
         code=("gen4det.stages.filter",),
-        inputs=(args.dataset, *args.shards),
+        inputs=(args.dataset, *args.shards, *_measured_files(args)),
     ) as record:
         record.add(**choose(args, settings.filter))
 
@@ -62,7 +71,9 @@ def choose(args: argparse.Namespace, settings: FilterSettings) -> dict:
     """
     dataset = load_dataset(args.dataset)
     training = dataset.train.load()
-    selection = select(load_run(args.shards), training, settings)
+    shards = load_run(args.shards)
+    measured = measurements(args, settings, shards, dataset.train.hash)
+    selection = select(shards, training, settings, measured)
     shard_folder = Path(args.shards[0]).parent
 
     rows = kept_fractions(selection, training)
@@ -84,6 +95,8 @@ def choose(args: argparse.Namespace, settings: FilterSettings) -> dict:
     validate_annotations(data, source=args.output)
     write_annotations(args.output, data)
 
+    if measured.threshold is not None:
+        log.info("least aesthetic score %.4f", measured.threshold)
     generated = len(selection.kept) + len(selection.rejected)
     log.info("kept %d of %d labels, %d images", len(selection.kept), generated, len(data["images"]))
     if reasons:
@@ -94,8 +107,33 @@ def choose(args: argparse.Namespace, settings: FilterSettings) -> dict:
         "labels_generated": generated,
         "labels_kept": len(selection.kept),
         "labels_rejected": rejected["reasons"],
+        "aesthetic_threshold": measured.threshold,
         "kept_fraction": {row["name"]: row["kept_fraction"] for row in rows if row["level"] != "category"},
     }
+
+
+def measurements(
+    args: argparse.Namespace, settings: FilterSettings, shards: list[dict], split: str
+) -> Measurements:
+    """What the filters that are on look at beside the labels.
+
+    Args:
+        split: hash of the training split.
+
+    Raises:
+        InputError: measurements are missing, or of other images, another split or other models.
+    """
+    scores, threshold, detections = {}, None, {}
+    if settings.aesthetic.enabled:
+        scores, models = read_scores(args.aesthetic, shards)
+        threshold = read_threshold(args.calibration, settings.aesthetic, split=split, models=models)
+    if settings.agreement.enabled:
+        detections = read_detections(args.detections, shards, settings.agreement, split=split)
+    return Measurements(scores, threshold, detections)
+
+
+def _measured_files(args: argparse.Namespace) -> list[str]:
+    return [*args.aesthetic, *([args.calibration] if args.calibration else []), *args.detections]
 
 
 if __name__ == "__main__":

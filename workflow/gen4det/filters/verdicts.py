@@ -1,0 +1,77 @@
+"""The verdict on every label: kept, or the first filter that refuses it. In the order of the settings."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+
+from gen4det.filters.agreement import unconfirmed
+from gen4det.filters.geometry import failed_filter
+from gen4det.filters.measurements import Measurements
+from gen4det.filters.settings import FilterSettings
+
+
+def split_labels(
+    images: list[dict],
+    annotations: list[dict],
+    settings: FilterSettings,
+    measured: Measurements = Measurements(),  # noqa: B008  (immutable)
+) -> tuple[list[dict], list[dict]]:
+    """Labels that are kept, and those that are not, each with the "reason".
+
+    Whole images are judged first, then single labels; then images that still have too many labels lose all of
+    them.
+
+    Args:
+        images, annotations: COCO records; what the engine itself has rejected is not among them.
+        measured: what the aesthetic and the agreement filter look at, where they are on.
+
+    Returns:
+        Kept records as they were; copies of the rejected ones. Both in the order of `annotations`.
+    """
+    image_of = {image["id"]: image for image in images}
+    dropped = {image["id"]: refused_image(image, settings, measured) for image in images}
+    reasons: dict[int, str] = {}  # by annotation id
+
+    def judge(verdict: Callable[[dict], str | None]) -> None:
+        for annotation in annotations:
+            if annotation["id"] not in reasons and (reason := verdict(annotation)) is not None:
+                reasons[annotation["id"]] = reason
+
+    judge(lambda a: dropped[a["image_id"]])
+    judge(lambda a: failed_filter(a, image_of[a["image_id"]], settings))
+    if settings.agreement.enabled:
+        alone = _disagreements([a for a in annotations if a["id"] not in reasons], settings, measured)
+        judge(lambda a: alone[a["id"]])
+    if settings.max_instances is not None:
+        count = Counter(a["image_id"] for a in annotations if a["id"] not in reasons)
+        judge(lambda a: "max_instances" if count[a["image_id"]] > settings.max_instances else None)
+    kept = [a for a in annotations if a["id"] not in reasons]
+    rejected = [{**a, "reason": reasons[a["id"]]} for a in annotations if a["id"] in reasons]
+    return kept, rejected
+
+
+def refused_image(image: dict, settings: FilterSettings, measured: Measurements) -> str | None:
+    """Name of the first setting that drops the whole image; None: it passes.
+
+    Args:
+        image: its record; "number" counts, from 0, the images drawn after one real image.
+    """
+    limit = settings.generations_per_reference
+    if limit is not None and image.get("number", 0) >= limit:
+        return "generations_per_reference"
+    if settings.aesthetic.enabled and measured.scores[image["id"]] < measured.threshold:
+        return "aesthetic"
+    return None
+
+
+def _disagreements(
+    annotations: list[dict], settings: FilterSettings, measured: Measurements
+) -> dict[int, str | None]:
+    """Per annotation id why the detector does not confirm it; None: it does."""
+    by_image: dict[int, list[dict]] = defaultdict(list)
+    for annotation in annotations:
+        by_image[annotation["image_id"]].append(annotation)
+    verdicts: dict[int, str | None] = {}
+    for image_id, labels in by_image.items():
+        reasons = unconfirmed(labels, measured.detections.get(image_id, []), settings.agreement)
+        verdicts |= {label["id"]: reason for label, reason in zip(labels, reasons, strict=True)}
+    return verdicts

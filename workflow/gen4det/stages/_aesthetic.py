@@ -1,0 +1,26 @@
+"""What the stages that score images share: settings, and the models ready for use."""
+
+from gen4det.diffusion.settings import FoundationSettings
+from gen4det.errors import InputError
+from gen4det.filters.aesthetic import AestheticRater
+from gen4det.settings import Settings
+
+
+class RatingSettings(Settings):
+    """Settings of the stages that score images."""
+
+    foundation: FoundationSettings
+    """Of it `clip` and `aesthetic`."""
+
+
+def load_rater(settings: RatingSettings, device: str) -> AestheticRater:
+    """CLIP and the aesthetic predictor.
+
+    Raises:
+        InputError: one of them is not given, cannot be loaded, or a hub id has no revision.
+    """
+    clip, head = settings.foundation.clip, settings.foundation.aesthetic
+    for name, source in (("clip", clip), ("aesthetic", head)):
+        if source is None:
+            raise InputError(f"foundation.{name}: no model given; the aesthetic filter needs it")
+    return AestheticRater(clip.path, clip.revision, head.path, device)

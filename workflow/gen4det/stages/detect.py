@@ -1,0 +1,101 @@
+"""Let a detector that was trained on real images alone look at the images of one shard.
+
+Writes <output>: boxes, categories and scores, with hashes of the images, of the detector and of the split it
+was trained on; and <output>.record.json. The stage `filter` applies the thresholds.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from gen4det.data.datasets import Dataset, load_dataset
+from gen4det.data.images import ImageStore
+from gen4det.data.shards import load_shard, shard_identity
+from gen4det.errors import InputError
+from gen4det.provenance import RunRecord, file_hash, write_json
+from gen4det.settings import Settings
+from gen4det.stages._cli import run, stage_parser, stage_settings
+from gen4det.stages._device import torch_device
+
+log = logging.getLogger("gen4det.detect")
+
+
+class DetectStageSettings(Settings):
+    """Settings of this stage."""
+
+    max_per_image: Annotated[int, Field(ge=1)] = 300
+    """Detections per image at most, the best ones."""
+
+
+def main() -> None:
+    """Entry point."""
+    parser = stage_parser(__doc__)
+    parser.add_argument("--dataset", required=True, metavar="FILE", help="dataset.json of the real images")
+    parser.add_argument("--weights", required=True, metavar="FILE", help="what `train` wrote, and its record")
+    parser.add_argument("--shard", required=True, metavar="FILE", help="<k>.json, its images beside it")
+    parser.add_argument("--output", required=True, metavar="FILE", help="detections, as JSON")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at once")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that load images")
+    args = parser.parse_args()
+    settings = stage_settings(args, DetectStageSettings)
+    dataset = load_dataset(args.dataset)
+    require_trained_on(args.weights, dataset)
+    shard = load_shard(args.shard)
+    with RunRecord(
+        args.output,
+        settings=settings.model_dump(mode="json"),
+        code=("gen4det.stages.detect",),
+        inputs=(args.dataset, args.shard, args.weights),
+    ) as record:
+        from gen4det.detection.inference import predict
+
+        device = torch_device(args.device)
+        detections = predict(
+            Path(args.weights),
+            ImageStore(Path(args.shard).parent),
+            shard["images"],
+            batch_size=args.batch_size,
+            device=device,
+            max_per_image=settings.max_per_image,
+            workers=args.workers,
+        )
+        for detection in detections:
+            detection.pop("segmentation", None)
+        found = {
+            "of": shard_identity(shard),
+            "split": dataset.train.hash,
+            "detector": file_hash(args.weights),
+            "max_per_image": settings.max_per_image,
+            "detections": detections,
+        }
+        write_json(args.output, found)
+        record.add(device=device, images=len(shard["images"]), detections=len(detections))
+    log.info("%d detections in %d images", len(detections), len(shard["images"]))
+
+
+def require_trained_on(weights: str | Path, dataset: Dataset) -> None:
+    """Refuse a detector that knows more, or something else, than the real training images.
+
+    Raises:
+        InputError: the record beside the weights is missing, or names another split or synthetic images.
+    """
+    path = Path(f"{weights}.record.json")
+    try:
+        trained_on = json.loads(path.read_bytes())["trained_on"]
+        split, synthetic = trained_on["split"], trained_on["synthetic"]
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; it says what the detector was trained on") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: does not say what the detector was trained on; train it again") from error
+    if split != dataset.train.hash:
+        raise InputError(f"{weights}: trained on another split than the training split of {dataset.path}")
+    if synthetic:
+        raise InputError(f"{weights}: trained on synthetic images, too; expected real ones alone")
+
+
+if __name__ == "__main__":
+    run(main)
