@@ -13,7 +13,7 @@ LAYERS = (
     {"diffusion", "filters", "detection", "evaluation"},
     {"engines"},
     {"stages"},
-    {"config", "engine_variants", "workflow", "reference", "messages"},
+    {"config", "engine_variants", "workflow", "reference", "messages", "requests", "cluster", "why"},
 )
 
 

@@ -143,9 +143,10 @@ def test_wildcards_match_configured_names_only(jobs):
     assert jobs.datasets_from("download") == one_of([])
 
 
-def test_a_retry_asks_for_more_memory(jobs):
-    memory = jobs.memory("train")
-    assert memory(None, attempt=2) == 2 * memory(None, attempt=1) == 2 * jobs.needs("train").mem_mb
+def test_a_retry_asks_for_more(jobs):
+    memory, minutes = jobs.memory("evaluate"), jobs.runtime("evaluate")
+    assert memory(None, [], attempt=2) == 2 * memory(None, [], attempt=1) == 2 * jobs.needs("evaluate").mem_mb
+    assert minutes(None, attempt=2) == 2 * jobs.needs("evaluate").runtime
 
 
 def test_what_follows_the_machine():

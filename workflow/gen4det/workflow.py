@@ -8,6 +8,7 @@ everything that changes a result is in it and nothing else is.
 import ast
 import functools
 import hashlib
+import importlib.util
 import json
 import re
 import shlex
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from gen4det import requests
 from gen4det.config import JobNeeds, Project
 from gen4det.engines.base import engine_module
 from gen4det.provenance import code_hash, content_hash
@@ -207,9 +209,12 @@ class Jobs:
         return getattr(self.config.needs, kind)
 
     def memory(self, kind: str) -> Callable:
-        """mem_mb for `resources`: a retry asks for as much again."""
-        base = self.needs(kind).mem_mb
-        return lambda wildcards, attempt: base * attempt
+        """mem_mb of a kind of job, for `resources`."""
+        return requests.memory(kind, self.needs(kind))
+
+    def runtime(self, kind: str) -> Callable:
+        """Minutes of a kind of job, for `resources`."""
+        return requests.runtime(kind, self.needs(kind))
 
 
 def device(wildcards: Any, resources: Any) -> str:
@@ -262,20 +267,31 @@ def job(settings: dict, stage: str, *modules: str, **more: Any) -> str:
 def shell_prefix(root: str | Path, *, environments: bool) -> str:
     """What runs before every shell command, in place of Snakemake's own `set -euo pipefail`.
 
-    - `python` is the interpreter that runs Snakemake, unless `environments` of each rule bring their own;
-      either finds the package in this checkout.
+    - `python` is that of `interpreter_folder`, unless `environments` of each rule bring their own; either finds
+      the package in this checkout.
     - `tee_log` shows a job's output on the screen and keeps it in its log, where each state of a progress bar
       becomes a line. It outlives SIGTERM and Ctrl-C, and so does the shell: a stage that is told to stop can
       still save and say so.
     """
     package = shlex.quote(str(Path(root, "workflow")))
-    path = "" if environments else f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
+    path = "" if environments else f'export PATH={shlex.quote(str(interpreter_folder(root)))}:"$PATH"; '
     seconds = 1 if sys.stderr.isatty() else 30
     return (
         f"export PYTHONPATH={package} PYTHONUNBUFFERED=1 GEN4DET_PROGRESS_SECONDS={seconds}; "
         f"{path}set -euo pipefail; trap : TERM INT; "
         """tee_log() {{ trap '' TERM INT; tee "$1"; sed -i 's/\\r/\\n/g' "$1"; }}; """
     )
+
+
+def interpreter_folder(root: str | Path) -> Path:
+    """Folder of the `python` of jobs that bring no environment of their own.
+
+    It is the one that runs Snakemake, except on a submit host whose Snakemake lives without the libraries of the
+    jobs (envs/submit.yaml): there it is that of the checkout's .venv.
+    """
+    checkout = Path(root, ".venv", "bin")
+    submits_only = importlib.util.find_spec("torch") is None
+    return checkout if submits_only and (checkout / "python").exists() else Path(sys.executable).parent
 
 
 def one_of(names: Iterable[str]) -> str:

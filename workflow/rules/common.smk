@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(workflow.basedir, "workflow")))
 from gen4det.config import load_project
 from gen4det.errors import InputError
 from gen4det.messages import explain_failures, explain_locks, note_run
+from gen4det.requests import launcher
 from gen4det.workflow import (
     Jobs,
     device,

@@ -23,7 +23,7 @@ rule render:
     threads: jobs.needs("data").threads
     resources:
         mem_mb=jobs.memory("data"),
-        runtime=jobs.needs("data").runtime,
+        runtime=jobs.runtime("data"),
     params:
         job=jobs.data,
     message:
@@ -52,7 +52,7 @@ rule photographs:
     threads: jobs.needs("data").threads
     resources:
         mem_mb=jobs.memory("data"),
-        runtime=jobs.needs("data").runtime,
+        runtime=jobs.runtime("data"),
     params:
         job=jobs.data,
     message:
@@ -82,7 +82,7 @@ rule download:
     threads: jobs.needs("data").threads
     resources:
         mem_mb=jobs.memory("data"),
-        runtime=jobs.needs("data").runtime,
+        runtime=jobs.runtime("data"),
     params:
         job=jobs.data,
     message:

@@ -17,7 +17,7 @@ rule evaluate:
     threads: jobs.needs("evaluate").threads
     resources:
         mem_mb=jobs.memory("evaluate"),
-        runtime=jobs.needs("evaluate").runtime,
+        runtime=jobs.runtime("evaluate"),
         gpu=jobs.needs("evaluate").gpu,
     params:
         job=jobs.evaluate,

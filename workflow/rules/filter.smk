@@ -20,7 +20,7 @@ rule filter:
     threads: jobs.needs("filter").threads
     resources:
         mem_mb=jobs.memory("filter"),
-        runtime=jobs.needs("filter").runtime,
+        runtime=jobs.runtime("filter"),
     params:
         job=jobs.filter,
     message:

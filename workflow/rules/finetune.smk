@@ -20,7 +20,7 @@ rule finetune:
     threads: jobs.needs("finetune").threads
     resources:
         mem_mb=jobs.memory("finetune"),
-        runtime=jobs.needs("finetune").runtime,
+        runtime=jobs.runtime("finetune"),
         gpu=jobs.needs("finetune").gpu,
     params:
         job=jobs.finetune,

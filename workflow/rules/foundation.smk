@@ -19,7 +19,7 @@ rule foundation_corpus:
     threads: jobs.needs("finetune").threads
     resources:
         mem_mb=jobs.memory("finetune"),
-        runtime=jobs.needs("finetune").runtime,
+        runtime=jobs.runtime("finetune"),
         gpu=jobs.needs("finetune").gpu,
     params:
         job=jobs.foundation,

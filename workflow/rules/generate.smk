@@ -19,7 +19,7 @@ rule plan:
     threads: jobs.needs("plan").threads
     resources:
         mem_mb=jobs.memory("plan"),
-        runtime=jobs.needs("plan").runtime,
+        runtime=jobs.runtime("plan"),
     params:
         job=jobs.plan,
     message:
@@ -48,7 +48,7 @@ rule generate:
     threads: jobs.needs("generate").threads
     resources:
         mem_mb=jobs.memory("generate"),
-        runtime=jobs.needs("generate").runtime,
+        runtime=jobs.runtime("generate"),
         gpu=jobs.needs("generate").gpu,
     params:
         job=jobs.generate,

@@ -24,7 +24,7 @@ rule table:
     threads: jobs.needs("plot").threads
     resources:
         mem_mb=jobs.memory("plot"),
-        runtime=jobs.needs("plot").runtime,
+        runtime=jobs.runtime("plot"),
     params:
         job=jobs.table,
     message:
@@ -57,7 +57,7 @@ rule figure:
     threads: jobs.needs("plot").threads
     resources:
         mem_mb=jobs.memory("plot"),
-        runtime=jobs.needs("plot").runtime,
+        runtime=jobs.runtime("plot"),
     params:
         job=jobs.table,
     message:
@@ -91,7 +91,7 @@ rule gallery:
     threads: jobs.needs("plot").threads
     resources:
         mem_mb=jobs.memory("plot"),
-        runtime=jobs.needs("plot").runtime,
+        runtime=jobs.runtime("plot"),
     params:
         job=jobs.gallery,
     message:

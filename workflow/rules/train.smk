@@ -34,16 +34,17 @@ rule train:
     threads: jobs.needs("train").threads
     resources:
         mem_mb=jobs.memory("train"),
-        runtime=jobs.needs("train").runtime,
+        runtime=jobs.runtime("train"),
         gpu=jobs.needs("train").gpu,
     params:
         job=jobs.train,
+        launcher=launcher,
         device=device,
         loaders=loaders,
         budget=budget,
     message:
         "Train {wildcards.detector} on {wildcards.dataset}, arm {wildcards.arm}, seed {wildcards.seed}"
     shell:
-        "python -m gen4det.stages.train --settings {params.job:q} --dataset {input.dataset:q}"
+        "{params.launcher} gen4det.stages.train --settings {params.job:q} --dataset {input.dataset:q}"
         " --synthetic {input.synthetic:q} --output {output.weights:q} --device {params.device} --workers {params.loaders} {params.budget}"
         " 2>&1 | tee_log {log:q}"
