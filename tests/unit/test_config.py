@@ -109,7 +109,7 @@ def test_bad_input_is_refused_unknown_reference(refusal):
         "arms.mosaicfusion.synthetic: no such engine 'mosaicfusio'; did you mean 'mosaicfusion'?"
     )
     assert refusal({"engines": {"mosaic": {}}}).startswith("config.yaml: engines.mosaic: no such engine")
-    assert "baseline: no such arm 'rael'; did you mean 'real'?" in refusal(rare={"baseline": "rael"})
+    assert "baseline: no such arm 'rael' on lvis; did you mean 'real'?" in refusal(rare={"baseline": "rael"})
     assert "rare.yaml: metrics: " in refusal(rare={"metrics": ["mask_APx"]})
     text = refusal({"detectors": {"mask-rcnn": {"config": "config/detectors/mask.py"}}})
     assert text == "config.yaml: detectors.mask-rcnn.config: no such file config/detectors/mask.py"
@@ -166,6 +166,58 @@ def test_one_arm_is_one_recipe(project, refusal):
     assert "other.yaml: arms.mosaicfusion: means another recipe than in config/studies/rare.yaml" in text
     relabelled = {"arms": {"mosaicfusion": {"label": "with synthetic data"}}}
     assert len(project({"studies": ["rare", "other"]}, other=relabelled).arms) == 2
+
+
+def test_an_arm_changes_settings_of_its_detector(project):
+    arms = {"arms": {"mixed": {"synthetic": ["mosaicfusion"], "train": {"synthetic_batches": 0.2}}}}
+    trainings = project(rare=arms).studies["rare"].trainings
+    assert trainings["mixed"].settings.synthetic_batches == 0.2
+    assert trainings["mixed"].settings.config == trainings["real"].settings.config
+    assert trainings["real"].settings.synthetic_batches is None
+
+
+def test_the_same_recipe_with_other_settings_is_another_recipe(project, refusal):
+    changes = {"real": {"train": {"schedule": 2}}, "mosaicfusion": {"real": False}}
+    for arm, change in changes.items():
+        text = refusal({"studies": ["rare", "other"]}, other={"arms": {arm: change}})
+        assert f"other.yaml: arms.{arm}: means another recipe than in config/studies/rare.yaml" in text
+
+
+def test_bad_input_is_refused_settings_of_an_arm(refusal):
+    def problem(**arm):
+        return refusal(rare={"arms": {"mosaicfusion": arm}})
+
+    text = problem(train={"synthetic_batches": 2})
+    assert "rare.yaml: arms.mosaicfusion.train: synthetic_batches: Input should be less than" in text
+    assert "arms.mosaicfusion.train: ignore_backgroud: unknown key; did you mean 'ignore_background'?" in (
+        problem(train={"ignore_backgroud": True})
+    )
+    assert "arms.mosaicfusion.train.config: no such file a.py" in problem(train={"config": "a.py"})
+    assert "arms.mosaicfusion.dataset: 'cocoa' is not a data set" in problem(dataset="cocoa")
+    assert "arms.mosaicfusion: neither real nor synthetic images" in problem(real=False, synthetic=[])
+    assert "arms.mosaicfusion.baseline: no such arm 'rael'" in problem(baseline="rael")
+    text = refusal(rare={"lines": [{"x": "p", "lines": {"ours": [[0, "rael"]]}}]})
+    assert "rare.yaml: lines.0.lines.ours: no such arm 'rael'" in text
+
+
+def test_rows_over_several_data_sets_share_recipes(project, refusal):
+    tenth = {"dataset": "tenth"}
+    arms = {
+        "real-10": tenth | {"arm": "real"},
+        "engine-10": tenth | {"arm": "mosaicfusion", "synthetic": ["mosaicfusion"]},
+    }
+    scale = {"datasets": {"tenth": {"source": "miniature"}}}
+    checked = project(scale, rare={"arms": arms})
+    assert set(checked.arms) == {
+        (data, "mask-rcnn", arm) for data in ("lvis", "tenth") for arm in ("real", "mosaicfusion")
+    }
+    table = checked.studies["rare"].table
+    assert [table.baseline_of(row) for row in table.arms] == ["real", "real", "real-10", "real-10"]
+    assert checked.studies["rare"].sets == [("lvis", "mosaicfusion"), ("tenth", "mosaicfusion")]
+    other = {"other-10": tenth | {"arm": "mosaicfusion"}}
+    assert "arms.other-10: means another recipe" in refusal(scale, rare={"arms": arms | other})
+    del arms["real-10"]
+    assert "rare.yaml: baseline: no such arm 'real' on tenth" in refusal(scale, rare={"arms": arms})
 
 
 def test_seeds_from_the_command_line(project, refusal):

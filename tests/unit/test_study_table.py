@@ -217,7 +217,7 @@ def test_wrong_metrics_are_refused(tmp_path, argument, message):
 
 
 def test_rows_measured_differently_share_no_table(tmp_path):
-    other = metrics_file(3.0) | {"validation": {"dataset": "coco"}}
+    other = metrics_file(3.0) | {"validation": {"annotations_sha256": "another"}}
     paths = write_metrics(tmp_path, {"real": {0: metrics_file(3.0), 1: other}})
     with pytest.raises(InputError, match="measured on other validation data"):
         read_metrics(paths, study())

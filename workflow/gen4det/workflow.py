@@ -155,13 +155,18 @@ class Jobs:
 
     def train(self, wildcards: Any) -> str:
         """Settings of one training."""
-        detector = self.config.detectors[wildcards.detector]
+        training = self.project.arms[wildcards.dataset, wildcards.detector, wildcards.arm]
+        detector = training.settings
         root = self.project.root
         files = config_files(root / detector.config)
         if detector.backbone_weights:
             files.append(root / detector.backbone_weights)
         hashes = {str(file.relative_to(root)): sampled_hash(file) for file in files if file.is_file()}
-        settings = {"detector": detector.model_dump(mode="json"), "seed": int(wildcards.seed)}
+        settings = {
+            "detector": detector.model_dump(mode="json"),
+            "real": training.real,
+            "seed": int(wildcards.seed),
+        }
         return job(settings, "train", files=hashes)
 
     def evaluate(self, wildcards: Any) -> str:
@@ -172,10 +177,18 @@ class Jobs:
 
     def metrics(self, wildcards: Any) -> list[str]:
         """Metrics of every arm and seed of a study, arms in the order of the table."""
-        recipe = self.project.studies[wildcards.study].recipe
-        folder = f"{self.results}/detectors/{recipe.dataset}/{recipe.detector}"
+        return [path for _, path in self._metrics(wildcards)]
+
+    def metrics_by_arm(self, wildcards: Any) -> list[str]:
+        """The same as <arm>:<seed>=<path>: rows over several data sets may share the name of a folder."""
+        return [f"{name}={path}" for name, path in self._metrics(wildcards)]
+
+    def _metrics(self, wildcards: Any) -> list[tuple[str, str]]:
+        trainings = self.project.studies[wildcards.study].trainings
         return [
-            f"{folder}/{arm}/seed{seed}/metrics.json" for arm in recipe.arms for seed in self.config.seeds
+            (f"{row}:{seed}", f"{self.results}/detectors/{'/'.join(it.key)}/seed{seed}/metrics.json")
+            for row, it in trainings.items()
+            for seed in self.config.seeds
         ]
 
     def table(self, wildcards: Any) -> str:
@@ -188,13 +201,14 @@ class Jobs:
 
     def gallery_sets(self, wildcards: Any) -> list[str]:
         """Annotations of all synthetic sets of a study."""
-        study = self.project.studies[wildcards.study]
-        return self._sets(study.recipe.dataset, study.engines)
+        sets = self.project.studies[wildcards.study].sets
+        return [file for dataset, engine in sets for file in self._sets(dataset, [engine])]
 
     def gallery_images(self, wildcards: Any) -> list[str]:
         """Image stores of those sets."""
-        study = self.project.studies[wildcards.study]
-        return self._images(study.recipe.dataset, study.engines)
+        sets = self.project.studies[wildcards.study].sets
+        images = (file for dataset, engine in sets for file in self._images(dataset, [engine]))
+        return list(dict.fromkeys(images))
 
     # --- the miniature's foundation models ------------------------------------------------------------------
 

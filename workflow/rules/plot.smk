@@ -27,10 +27,11 @@ rule table:
         runtime=jobs.runtime("plot"),
     params:
         job=jobs.table,
+        metrics=jobs.metrics_by_arm,
     message:
         "Table {wildcards.study}"
     shell:
-        "python -m gen4det.stages.plot table --settings {params.job:q} --metrics {input.metrics:q}"
+        "python -m gen4det.stages.plot table --settings {params.job:q} --metrics {params.metrics:q}"
         " --output {output.csv:q}"
         " 2>&1 | tee_log {log:q}"
 
@@ -60,10 +61,11 @@ rule figure:
         runtime=jobs.runtime("plot"),
     params:
         job=jobs.table,
+        metrics=jobs.metrics_by_arm,
     message:
         "Figure {wildcards.study}"
     shell:
-        "python -m gen4det.stages.plot figure --settings {params.job:q} --metrics {input.metrics:q}"
+        "python -m gen4det.stages.plot figure --settings {params.job:q} --metrics {params.metrics:q}"
         " --output {output.pdf:q}"
         " 2>&1 | tee_log {log:q}"
 

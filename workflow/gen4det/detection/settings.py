@@ -14,6 +14,8 @@ class DetectorSettings(Settings):
     """mmengine config file: model, pipelines, optimiser, schedule, batch size over all processes."""
     iterations: int | None = Field(None, ge=1)
     """Length of the training; the schedule is stretched along. null: as the config file says."""
+    schedule: float = Field(1.0, gt=0)
+    """Multiple of that length that is trained, e.g. 2 for the "2x" of a paper."""
     backbone_weights: str | None = None
     """File of pretrained weights the backbone starts from (.safetensors, or .pth of plain tensors), with the
     parameter names of torchvision's and mmdet's ResNet. null: random weights."""
@@ -26,6 +28,15 @@ class DetectorSettings(Settings):
     synthetic_batches: float | None = Field(None, ge=0, le=1)
     """Probability that a batch is drawn from the synthetic images alone, otherwise from the real ones alone
     (Gen2Det). null: all images in one pool, as if they were one data set."""
+    synthetic_mixing: Literal["batch", "image"] = "batch"
+    """What the probability decides. batch: on whole batches, over all processes; image: on each image."""
+    ignore_background: bool = False
+    """Whether background of synthetic images teaches nothing: anchors and proposals there that match no label
+    have no loss, since what they show may be an object that was drawn and lost its label (Gen2Det)."""
+    positives_only: bool = False
+    """With ignore_background: draw as many regions from the positives of a synthetic image as from both kinds
+    of a real one. Otherwise as many as a real image's positives, i.e. half of them for anchors and a quarter
+    for proposals in the usual configurations."""
     keep_empty: bool = False
     """Whether images without objects are trained on."""
 
@@ -35,5 +46,7 @@ class TrainSettings(Settings):
 
     detector: DetectorSettings
     """The detector."""
+    real: bool = True
+    """Whether the real training images are trained on. false: synthetic ones alone."""
     seed: int = Field(0, ge=0)
     """Seed of initial weights, order of images, augmentation and sampling of regions."""

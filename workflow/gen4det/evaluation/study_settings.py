@@ -14,6 +14,17 @@ class ArmLabel(Settings):
 
     label: str = ""
     """Empty: the arm's own name."""
+    baseline: str = ""
+    """The row this one is compared with; empty: the study's."""
+
+
+class LinePanel(Settings):
+    """One panel of a figure that draws lines: how the numbers follow one setting."""
+
+    x: str
+    """Label of the axis: which setting."""
+    lines: dict[str, tuple[tuple[float, str], ...]] = Field(min_length=1)
+    """Points (value of the setting, arm) of each line, by its name. An arm may stand in several lines."""
 
 
 Published = str | dict[str, float | str | dict[str, float]]
@@ -35,6 +46,8 @@ class StudySettings(Settings):
     published: dict[str, Published] = {}
     """{"source": where the numbers are printed, "<arm>": {"<metric>": value, ...}, ...}. An arm from another
     paper may bring its own "source": text and "baseline": {"<metric>": value} of that paper's baseline."""
+    lines: tuple[LinePanel, ...] = ()
+    """Panels of a figure of lines; none: a figure of points, arms side by side."""
     dataset: str = ""
     detector: str = ""
 
@@ -44,6 +57,14 @@ class StudySettings(Settings):
             raise ValueError("seeds: a seed is listed twice")
         for metric in self.metrics:
             _check_metric("metrics", metric)
+        for arm, label in self.arms.items():
+            if label.baseline and label.baseline not in self.arms:
+                raise ValueError(f"arms.{arm}.baseline: no such arm; arms: {', '.join(self.arms)}")
+        for number, panel in enumerate(self.lines):
+            for name, points in panel.lines.items():
+                for _, arm in points:
+                    if arm not in self.arms:
+                        raise ValueError(f"lines.{number}.lines.{name}: no such arm {arm!r}")
         numbers = {arm: values for arm, values in self.published.items() if arm != "source"}
         for arm, values in numbers.items():
             where = f"published.{arm}"
@@ -67,6 +88,10 @@ class StudySettings(Settings):
         """Name of an arm for human eyes."""
         return self.arms[arm].label or arm
 
+    def baseline_of(self, arm: str) -> str:
+        """The arm that this one is compared with; itself, if others are compared with it."""
+        return self.arms[arm].baseline or self.baseline
+
     def published_value(self, arm: str, metric: str) -> float | None:
         """The number a paper prints for this arm, or None."""
         return self.published.get(arm, {}).get(metric)
@@ -75,8 +100,9 @@ class StudySettings(Settings):
         """The published gain of an arm over the baseline of its own paper, or None."""
         value = self.published_value(arm, metric)
         own_baseline = self.published.get(arm, {}).get("baseline", {})
-        baseline = own_baseline.get(metric, self.published_value(self.baseline, metric))
-        if arm == self.baseline or value is None or baseline is None:
+        baseline_arm = self.baseline_of(arm)
+        baseline = own_baseline.get(metric, self.published_value(baseline_arm, metric))
+        if arm == baseline_arm or value is None or baseline is None:
             return None
         return round(value - baseline, 6)
 

@@ -95,7 +95,10 @@ def read_metrics(arguments: list[str], settings: StudySettings) -> tuple[Metrics
             raise InputError(f"{path}: not JSON: {error}") from error
         if not isinstance(values, dict) or not {"box", "mask"} <= values.keys():
             raise InputError(f"{path}: not a metrics.json: no values for box and mask")
-        measured_on.setdefault(json.dumps(values.get("validation"), sort_keys=True), path)
+        validation = values.get("validation") or {}
+        # The name does not count: subsets of one data set are measured on the same images.
+        how = {key: value for key, value in validation.items() if key != "dataset"}
+        measured_on.setdefault(json.dumps(how, sort_keys=True), path)
         if len(measured_on) > 1:
             first = next(iter(measured_on.values()))
             raise InputError(f"{path}: measured on other validation data, or otherwise, than {first}")
@@ -142,7 +145,8 @@ def study_rows(settings: StudySettings, metrics: Metrics) -> list[Row]:
 def _row(arm: str, settings: StudySettings, metrics: Metrics) -> Row:
     present = tuple(seed for seed in settings.seeds if seed in metrics[arm])
     missing = tuple(seed for seed in settings.seeds if seed not in metrics[arm])
-    baseline = {} if arm == settings.baseline else metrics.get(settings.baseline, {})
+    baseline_arm = settings.baseline_of(arm)
+    baseline = {} if arm == baseline_arm else metrics.get(baseline_arm, {})
     common = [seed for seed in present if seed in baseline]
     cells = {}
     for metric in settings.metrics:

@@ -23,10 +23,10 @@ def to_markdown(settings: StudySettings, rows: list[Row]) -> str:
     ]
     header, lines = ["arm", "seeds", *names], [[row.label, row.seeds, *_values(row)] for row in rows]
     parts.append(_table(header, lines, names=2))
-    others = [row for row in rows if row.arm != settings.baseline]
-    if settings.baseline in settings.arms and others:
+    others = [row for row in rows if settings.baseline_of(row.arm) != row.arm]
+    if others and all(settings.baseline_of(row.arm) in settings.arms for row in others):
         lines = [[row.label, f"{row.paired}/{len(settings.seeds)}", *_deltas(row)] for row in others]
-        parts.append(f"Change against {settings.label(settings.baseline)}, over the seeds that both have:")
+        parts.append(f"Change against {_baseline(settings)}, over the seeds that both have:")
         parts.append(_table(header, lines, names=2))
     printed = [row for row in rows if row.source]
     if printed:
@@ -49,6 +49,14 @@ def metric_name(metric: str) -> str:
 def _about(settings: StudySettings) -> str:
     facts = {"Scale": scale_note(settings), "Data": settings.dataset, "Detector": settings.detector}
     return "\n".join(f"- {name}: {text}" for name, text in facts.items() if text)
+
+
+def _baseline(settings: StudySettings) -> str:
+    """What changes are measured against, in words."""
+    baselines = {settings.baseline_of(arm) for arm in settings.arms}
+    if len(baselines) > 1:
+        return f"{settings.baseline} of the same data"
+    return settings.label(settings.baseline) if settings.baseline in settings.arms else "the baseline"
 
 
 def _over(settings: StudySettings) -> str:
@@ -131,9 +139,8 @@ def to_latex(settings: StudySettings, rows: list[Row]) -> str:
 
 
 def _caption(settings: StudySettings) -> str:
-    baseline = settings.label(settings.baseline) if settings.baseline in settings.arms else "the baseline"
     text = f"Average precision on 0-100{_over(settings)}; in brackets the mean change, seed by seed, against "
-    return f"{text}{baseline}. Scale: {scale_note(settings)}."
+    return f"{text}{_baseline(settings)}. Scale: {scale_note(settings)}."
 
 
 def _latex_metric(metric: str) -> str:
