@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gen4det.diffusion.cross_attention import CrossAttentionRecorder, TokenMaps
+from gen4det.diffusion.latents import decode
 from gen4det.diffusion.noise import draw_noise, image_generator
 from gen4det.diffusion.schedulers import SAMPLERS, make_scheduler
 from gen4det.diffusion.text import TextStates
@@ -14,7 +15,6 @@ from gen4det.engines.mosaicfusion.canvas import (
     CanvasRegion,
     blend_shares,
     blend_weights,
-    decode,
     denoise,
     guided_noise,
 )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
+from diffusers import SchedulerMixin, UNet2DConditionModel
 
 from gen4det.diffusion.cross_attention import CrossAttentionRecorder, TokenMaps
 from gen4det.diffusion.schedulers import step_options
@@ -178,23 +178,3 @@ def _axis_weights(cells: int, blend: Blend) -> torch.Tensor:
         return torch.exp(-((offset / cells) ** 2) / (2 * variance)) / math.sqrt(2 * math.pi * variance)
     u = 1.99 * offset / max(cells - 1, 1)
     return 15 / 16 * (1 - u**2) ** 2
-
-
-def decode(vae: AutoencoderKL, latents: torch.Tensor, rounding: Literal["round", "truncate"]) -> torch.Tensor:
-    """Latent canvases to pixels, canvas by canvas: memory does not grow with the batch.
-
-    Args:
-        latents: float32 (canvases, channels, height, width) in latent cells.
-        rounding: of values in [0, 255] to integers; the released code truncates for Stable Diffusion 1.
-
-    Returns:
-        uint8 (canvases, height, width, 3) RGB in pixels, on the CPU.
-    """
-    images = []
-    for latent in latents:
-        pixels = vae.decode(latent[None] / vae.config.scaling_factor, return_dict=False)[0][0]
-        pixels = (pixels / 2 + 0.5).clamp(0, 1) * 255
-        if rounding == "round":
-            pixels = pixels.round()
-        images.append(pixels.permute(1, 2, 0).to("cpu", torch.uint8))
-    return torch.stack(images)

@@ -9,13 +9,14 @@ import torch
 
 from gen4det.data.datasets import Dataset
 from gen4det.diffusion.cross_attention import CrossAttentionRecorder, TokenMaps
+from gen4det.diffusion.latents import decode
 from gen4det.diffusion.noise import draw_noise, image_generator
 from gen4det.diffusion.pipelines import latent_cell, load_text_to_image, load_tokenizer, set_precision
 from gen4det.diffusion.schedulers import make_scheduler
 from gen4det.diffusion.settings import ModelSource
 from gen4det.diffusion.text import TextStates
 from gen4det.engines import base
-from gen4det.engines.mosaicfusion.canvas import CanvasRegion, decode, denoise
+from gen4det.engines.mosaicfusion.canvas import CanvasRegion, denoise
 from gen4det.engines.mosaicfusion.plan import plan_manifest
 from gen4det.engines.mosaicfusion.refinement import RegionLabel, labelling
 from gen4det.engines.mosaicfusion.settings import Settings

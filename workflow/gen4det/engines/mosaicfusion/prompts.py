@@ -1,12 +1,11 @@
 """From a category to a prompt, and the positions of the tokens that name the object in it."""
 
 import logging
-import re
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from gen4det.diffusion.text import context_length
+from gen4det.diffusion.text import context_length, spoken_name, squeeze
 from gen4det.engines.mosaicfusion.settings import Settings
 from gen4det.errors import InputError
 
@@ -66,21 +65,12 @@ def named_text(category: dict, settings: Settings) -> NamedText:
     name = spoken_name(category)
     head = name.partition("(")[0].strip() or name
     before, _, after = settings.prompt.partition("{name}")
-    before = _squeeze(before).lstrip()
-    text = before + name + _squeeze(after)
-    definition = _squeeze(category.get("def") or "").strip()
+    before = squeeze(before).lstrip()
+    text = before + name + squeeze(after)
+    definition = squeeze(category.get("def") or "").strip()
     if settings.definition and definition:
         text = f"{text}, {definition}"
     return NamedText(text, len(before), len(before) + len(head))
-
-
-def spoken_name(category: dict) -> str:
-    """A category's name as words."""
-    return _squeeze(category["name"].replace("_", " ")).strip()
-
-
-def _squeeze(text: str) -> str:
-    return re.sub(r"\s+", " ", text)
 
 
 def name_tokens(tokenizer: PreTrainedTokenizerBase, named: NamedText) -> tuple[int, ...]:
