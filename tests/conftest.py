@@ -9,6 +9,9 @@ import pytest
 
 pytest_plugins = ["tiny_models"]
 
+# As in jobs of the workflow: spinning threads starve each other when something else runs beside the tests.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:

@@ -286,12 +286,15 @@ def shell_prefix(root: str | Path, *, environments: bool) -> str:
     - `tee_log` shows a job's output on the screen and keeps it in its log, where each state of a progress bar
       becomes a line. It outlives SIGTERM and Ctrl-C, and so does the shell: a stage that is told to stop can
       still save and say so.
+    - OpenMP threads sleep while they wait for each other. Spinning, as is their default, they keep the cores
+      from the thread they wait for as soon as anything else runs on the machine.
     """
     package = shlex.quote(str(Path(root, "workflow")))
     path = "" if environments else f'export PATH={shlex.quote(str(interpreter_folder(root)))}:"$PATH"; '
     seconds = 1 if sys.stderr.isatty() else 30
     return (
-        f"export PYTHONPATH={package} PYTHONUNBUFFERED=1 GEN4DET_PROGRESS_SECONDS={seconds}; "
+        f"export PYTHONPATH={package} PYTHONUNBUFFERED=1 GEN4DET_PROGRESS_SECONDS={seconds} "
+        "OMP_WAIT_POLICY=${{OMP_WAIT_POLICY:-PASSIVE}}; "
         f"{path}set -euo pipefail; trap : TERM INT; "
         """tee_log() {{ trap '' TERM INT; tee "$1"; sed -i 's/\\r/\\n/g' "$1"; }}; """
     )
