@@ -35,6 +35,10 @@ class Instance:
     """COCO run-length mask of the size of the image ({"size": [H, W], "counts": str}); None: box only."""
     score: float | None = None
     """Confidence in [0, 1] of the engine's own labeller; None where labels are given by construction."""
+    real: bool = False
+    """Its pixels are those of a real image, so that there is nothing to doubt about the label."""
+    crowd: bool = False
+    """A region to ignore rather than an object (`iscrowd` of COCO)."""
 
 
 @dataclass

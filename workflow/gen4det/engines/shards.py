@@ -189,6 +189,10 @@ def _records(item: Generated, file_name: str) -> tuple[dict, list[dict], list[di
             record["segmentation"] = instance.rle
         if instance.score is not None:
             record["score"] = float(instance.score)
+        if instance.real:
+            record["real"] = True
+        if instance.crowd:
+            record["iscrowd"] = 1
         annotations.append(record)
     rejected = [{"image_id": image_id, **record} for record in item.rejected]
     if not item.keep:
