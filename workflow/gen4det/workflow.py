@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import os
 import re
 import shlex
 import sys
@@ -232,13 +233,16 @@ class Jobs:
 
 
 def device(wildcards: Any, resources: Any) -> str:
-    """Torch device of a job. Since it reads `resources`, Snakemake does not compare it: results travel."""
-    return "cuda" if resources.gpu else "cpu"
+    """Torch device of a job. Since it reads `resources`, Snakemake does not compare it: results travel.
+
+    GEN4DET_DEVICE=cpu overrules it, to rehearse a cluster run where Slurm's GPUs are none.
+    """
+    return os.environ.get("GEN4DET_DEVICE") or ("cuda" if resources.gpu else "cpu")
 
 
 def loaders(wildcards: Any, resources: Any, threads: int) -> int:
     """Processes that load images beside a GPU; on the CPU the model itself needs the cores."""
-    return threads if resources.gpu else 0
+    return threads if device(wildcards, resources) == "cuda" else 0
 
 
 def helpers(wildcards: Any, threads: int) -> int:

@@ -40,9 +40,19 @@ except InputError as error:
 shell.prefix(
     shell_prefix(
         workflow.basedir,
-        environments=bool(workflow.deployment_settings.deployment_method),
+        # env-modules is the third method; no rule names a module, so it means: jobs bring no environment
+        environments=any(
+            method.name in ("CONDA", "APPTAINER")
+            for method in workflow.deployment_settings.deployment_method
+        ),
     )
 )
+
+
+# Shards that a profile packs into one allocation (`groups`) take turns on its GPU: each needs the slot, of which
+# the profile allows one. "local" counts it within an allocation; without a profile's limit it does nothing.
+resource_scopes:
+    slot="local",
 
 
 # Jobs of the main process run on this machine; all others run where a scheduler ends them after `runtime`.

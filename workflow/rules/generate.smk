@@ -50,6 +50,7 @@ rule generate:
         mem_mb=jobs.memory("generate"),
         runtime=jobs.runtime("generate"),
         gpu=jobs.needs("generate").gpu,
+        slot=1,
     params:
         job=jobs.generate,
         shards=jobs.config.shards,
