@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    PNDMScheduler,
+    StableDiffusionGLIGENPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -105,9 +111,36 @@ def tiny_pipeline(blocks: int = 4, layers: int = 2) -> StableDiffusionPipeline:
     return pipeline
 
 
+def tiny_grounded_pipeline(blocks: int = 4, layers: int = 1) -> StableDiffusionGLIGENPipeline:
+    """The same with a nine-channel U-Net that sees boxes and phrases. Paints 64 x 64 px with `blocks` 4."""
+    parts = tiny_pipeline(blocks, layers).components
+    unet = tiny_unet(layers_per_block=layers, in_channels=9, attention_type="gated")
+    # Fresh gates are shut and fresh null boxes zero; but boxes and their absence must make a difference.
+    generator = torch.Generator().manual_seed(2)
+    for name, parameter in unet.named_parameters():
+        if name.endswith(("alpha_attn", "alpha_dense")):
+            parameter.data.fill_(2.0)
+        elif "position_net.null" in name:
+            parameter.data.normal_(generator=generator)
+    parts = {name: parts[name] for name in ("vae", "text_encoder", "tokenizer", "scheduler")}
+    pipeline = StableDiffusionGLIGENPipeline(
+        **parts, unet=unet, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
 @pytest.fixture(scope="session")
 def tiny_pipeline_folder(tmp_path_factory) -> Path:
     """The tiny pipeline in diffusers' folder layout, safetensors."""
     folder = tmp_path_factory.mktemp("tiny-stable-diffusion")
     tiny_pipeline().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_grounded_folder(tmp_path_factory) -> Path:
+    """The tiny grounded pipeline in diffusers' folder layout, safetensors."""
+    folder = tmp_path_factory.mktemp("tiny-gligen-inpainting")
+    tiny_grounded_pipeline().save_pretrained(folder)
     return folder

@@ -1,4 +1,4 @@
-"""Load text-to-image models in the layout of diffusers' StableDiffusionPipeline.
+"""Load text-to-image and grounded inpainting models in the folder layout of diffusers.
 
 Weights are read from safetensors only, and no code that comes with a model is run.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from transformers import CLIPTokenizer
@@ -35,12 +35,72 @@ def load_text_to_image(source: ModelSource | None, device: str = "cpu") -> Stabl
         InputError: no source, no such folder, a hub id without revision, another kind of pipeline, or files
             that are missing or damaged.
     """
+    return _load_pipeline(source, StableDiffusionPipeline.__name__, device)
+
+
+def load_grounded_inpainting(source: ModelSource, device: str = "cpu") -> StableDiffusionPipeline:
+    """Load the parts of a GLIGEN inpainting model (box and text, arXiv 2301.07093) in float32.
+
+    Such folders say that they hold a StableDiffusionGLIGENPipeline. That class is among diffusers'
+    deprecated ones and is not needed: the parts are those of a StableDiffusionPipeline, which only holds
+    them here, plus a position net and gated self-attention inside the U-Net.
+
+    Raises:
+        InputError: as `load_text_to_image` and `check_grounded`, or the file of weights lacks some.
+    """
+    check_grounded(source)
+    location = locate(source)
+    path = location.pop("pretrained_model_name_or_path")
+    unet, found = _reading(
+        source,
+        lambda: UNet2DConditionModel.from_pretrained(
+            path,
+            subfolder="unet",
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+            low_cpu_mem_usage=False,  # lists missing weights instead of leaving them without memory
+            **location,
+        ),
+    )
+    if found["missing_keys"]:
+        missing = sorted(found["missing_keys"])
+        raise InputError(f"{source.path}: unet: {len(missing)} weights are missing, e.g. {missing[0]}")
+    return _load_pipeline(source, "StableDiffusionGLIGENPipeline", device, unet=unet)
+
+
+def check_grounded(source: ModelSource) -> None:
+    """Refuse a U-Net that is not made for grounded inpainting, from its configuration alone.
+
+    Raises:
+        InputError: it does not take latents, known latents and mask together (9 channels), or has neither
+            gated self-attention nor a position net for boxes and phrases; or as `load_text_to_image`.
+    """
+    config = _reading(source, lambda: UNet2DConditionModel.load_config(subfolder="unet", **locate(source)))
+    expected = 2 * config["out_channels"] + 1
+    if config["in_channels"] != expected:
+        raise InputError(
+            f"{source.path}: unet: {config['in_channels']} input channels, expected {expected} "
+            "(latents, known latents, mask); this is no inpainting model"
+        )
+    attention = config.get("attention_type", "default")
+    if attention != "gated":
+        raise InputError(
+            f"{source.path}: unet: attention_type {attention!r}, expected 'gated': it has no gated "
+            "self-attention and position net for boxes with phrases (GLIGEN, box and text)"
+        )
+
+
+def _load_pipeline(
+    source: ModelSource | None, kind: str, device: str, **parts: torch.nn.Module
+) -> StableDiffusionPipeline:
+    """Load the parts of a StableDiffusionPipeline from a folder of this kind; `parts` are there already."""
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()  # of files being read; the stages report progress in images
     location = locate(source)
-    kind = _reading(source, lambda: StableDiffusionPipeline.load_config(**location))["_class_name"]
-    if kind != StableDiffusionPipeline.__name__:
-        raise InputError(f"{source.path}: holds a {kind}, expected a {StableDiffusionPipeline.__name__}")
+    found = _reading(source, lambda: StableDiffusionPipeline.load_config(**location))["_class_name"]
+    if found != kind:
+        raise InputError(f"{source.path}: holds a {found}, expected a {kind}")
     pipeline = _reading(
         source,
         lambda: StableDiffusionPipeline.from_pretrained(
@@ -52,6 +112,7 @@ def load_text_to_image(source: ModelSource | None, device: str = "cpu") -> Stabl
             requires_safety_checker=False,
             feature_extractor=None,  # with image_encoder: only for image prompts; would want torchvision
             image_encoder=None,
+            **parts,
         ),
     )
     for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):

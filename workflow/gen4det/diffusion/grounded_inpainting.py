@@ -1,0 +1,225 @@
+"""Paint the boxes of real images anew, each after a phrase, all in one pass (GLIGEN, arXiv 2301.07093).
+
+A loop of our own over diffusers' parts. Of diffusers' StableDiffusionGLIGENPipeline, which takes the same
+weights, it leaves behind: the crop to a square, a mask that is right for squares only, boxes beyond the
+thirtieth dropped in silence, one layout per call, noise from the global generator. Images of one size are
+painted together, whatever their boxes.
+
+Conventions of the weights: the U-Net reads latents (4 channels), the known latents with the boxes blanked
+(4) and the mask (1), which is 1 where the image is kept and 0 where it is painted.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from diffusers import SchedulerMixin, UNet2DConditionModel
+
+from gen4det.diffusion.noise import draw_noise
+from gen4det.diffusion.schedulers import step_options
+from gen4det.errors import InputError
+
+MAX_BOXES = 30
+"""Boxes of an image that the weights were trained with; fewer are filled up with null boxes."""
+
+Box = Sequence[float]
+"""[x, y, width, height] in pixels of the image."""
+Grounding = dict[str, torch.Tensor]
+"""The U-Net's condition: "boxes" (images, MAX_BOXES, 4) as relative [x0, y0, x1, y1], "positive_embeddings"
+(images, MAX_BOXES, channels) of their phrases, "masks" (images, MAX_BOXES), 1 where there is a box."""
+
+_ROUNDING = 1e-6  # of a cell: a side that falls on a cell's border must not claim the next one
+
+
+# --- boxes ----------------------------------------------------------------------------------------
+
+
+def latent_mask(boxes: Sequence[Box], image: tuple[int, int], cells: tuple[int, int]) -> np.ndarray:
+    """Where an image is kept and where it is painted.
+
+    Boxes are widened to whole cells, so that each of them paints one cell at least.
+
+    Args:
+        boxes: not empty.
+        image: (height, width) in pixels.
+        cells: (height, width) of the latent image, which shows the whole image.
+
+    Returns:
+        float32 of shape `cells`: 0 in the union of the boxes, 1 elsewhere.
+
+    Raises:
+        InputError: there is no box.
+    """
+    if not boxes:
+        raise InputError("grounded inpainting: no box to paint")
+    mask = np.ones(cells, np.float32)
+    for x, y, width, height in boxes:
+        mask[_span(y, y + height, image[0], cells[0]), _span(x, x + width, image[1], cells[1])] = 0
+    return mask
+
+
+def _span(start: float, stop: float, length: int, cells: int) -> slice:
+    low = math.floor(start * cells / length + _ROUNDING)
+    low = min(max(low, 0), cells - 1)
+    high = math.ceil(stop * cells / length - _ROUNDING)
+    return slice(low, max(min(high, cells), low + 1))
+
+
+def painted_share(box: Box, image: tuple[int, int], mask: np.ndarray) -> float:
+    """Share of a box's area, in [0, 1], that a latent mask paints. See `latent_mask`."""
+    x, y, width, height = box
+    rows = _overlap(y, y + height, image[0], mask.shape[0])
+    columns = _overlap(x, x + width, image[1], mask.shape[1])
+    inside = np.outer(rows, columns)
+    return float((inside * (1 - mask)).sum() / max(inside.sum(), np.finfo(float).tiny))
+
+
+def _overlap(start: float, stop: float, length: int, cells: int) -> np.ndarray:
+    """How much of each cell lies between start and stop, in cells."""
+    edges = np.arange(cells + 1)
+    low, high = start * cells / length, stop * cells / length
+    return np.clip(np.minimum(edges[1:], high) - np.maximum(edges[:-1], low), 0, None)
+
+
+def relative_corners(box: Box, image: tuple[int, int]) -> list[float]:
+    """[x0, y0, x1, y1] of a box as shares of the image's (height, width), in [0, 1]."""
+    x, y, width, height = box
+    corners = x / image[1], y / image[0], (x + width) / image[1], (y + height) / image[0]
+    return [min(max(corner, 0.0), 1.0) for corner in corners]
+
+
+def grounding(
+    boxes: Sequence[Sequence[Box]],
+    phrases: Sequence[Sequence[torch.Tensor]],
+    images: Sequence[tuple[int, int]],
+    device: str | torch.device = "cpu",
+) -> Grounding:
+    """Condition of a batch.
+
+    Args:
+        boxes: of each image, at most MAX_BOXES.
+        phrases: for each of these boxes its phrase's vector, float (1, channels): `TextStates.pooled`.
+        images: (height, width) of each image in pixels.
+    """
+    channels = phrases[0][0].shape[-1]
+    condition = {
+        "boxes": torch.zeros(len(boxes), MAX_BOXES, 4),
+        "positive_embeddings": torch.zeros(len(boxes), MAX_BOXES, channels),
+        "masks": torch.zeros(len(boxes), MAX_BOXES),
+    }
+    for i, (members, vectors, size) in enumerate(zip(boxes, phrases, images, strict=True)):
+        count = len(members)
+        if not 1 <= count <= MAX_BOXES:
+            raise ValueError(f"{count} boxes; an image is grounded by 1 to {MAX_BOXES}")
+        condition["boxes"][i, :count] = torch.tensor([relative_corners(box, size) for box in members])
+        condition["positive_embeddings"][i, :count] = torch.cat(list(vectors)).float().cpu()
+        condition["masks"][i, :count] = 1
+    return {name: values.to(device) for name, values in condition.items()}
+
+
+# --- the loop -------------------------------------------------------------------------------------
+
+
+def inpaint(
+    unet: UNet2DConditionModel,
+    scheduler: SchedulerMixin,
+    noise: torch.Tensor,
+    known: torch.Tensor,
+    mask: torch.Tensor,
+    text: torch.Tensor,
+    negative_text: torch.Tensor,
+    boxes: Grounding,
+    *,
+    steps: int,
+    guidance: float,
+    scheduled_sampling: float = 1.0,
+    low_memory: bool = False,
+    generators: Sequence[torch.Generator],
+) -> torch.Tensor:
+    """Paint a batch of images of one size.
+
+    Before each step the kept part is set to the real image at that step's noise, drawn anew; after the last
+    step it is not, so that it differs a little from the image.
+
+    Args:
+        scheduler: not yet used; multistep samplers keep the state of this batch.
+        noise: standard normal float32 (images, channels, height, width) in latent cells.
+        known: latents of the real images, of the shape of `noise`.
+        mask: float32 (images, 1, height, width); see `latent_mask`.
+        text: float (images, tokens, channels), the text encoder's states of each image's prompt.
+        negative_text: float (1, tokens, channels), of what guidance leads away from: the empty prompt.
+        boxes: see `grounding`. Without prompt, null boxes take their place.
+        guidance: weight g of classifier-free guidance: negative + g * (text - negative).
+        scheduled_sampling: share of the steps, from the first on, in which the U-Net sees the boxes.
+        low_memory: two U-Net calls per step, of half the batch.
+        generators: one random stream per image.
+
+    Returns:
+        Latents, float32, of the shape of `noise`.
+    """
+    scheduler.set_timesteps(steps, device=noise.device)
+    options = step_options(scheduler, generators)
+    condition = {name: values.to(unet.dtype) for name, values in boxes.items()}
+    grounded = int(scheduled_sampling * len(scheduler.timesteps))
+    latents = noise * scheduler.init_noise_sigma
+    for number, t in enumerate(scheduler.timesteps):
+        fresh = draw_noise(generators, tuple(noise.shape[1:]), noise.device)
+        latents = scheduler.add_noise(known, fresh, t.reshape(1)) * mask + latents * (1 - mask)
+        predicted = guided_noise(
+            unet,
+            torch.cat([scheduler.scale_model_input(latents, t), known * mask, mask], dim=1),
+            t,
+            text,
+            negative_text,
+            condition if number < grounded else None,
+            guidance,
+            low_memory=low_memory,
+        )
+        latents = scheduler.step(predicted, t, latents, **options).prev_sample
+    return latents
+
+
+def guided_noise(
+    unet: UNet2DConditionModel,
+    inputs: torch.Tensor,
+    t: torch.Tensor,
+    text: torch.Tensor,
+    negative_text: torch.Tensor,
+    boxes: Grounding | None,
+    guidance: float,
+    *,
+    low_memory: bool = False,
+) -> torch.Tensor:
+    """Noise predicted with classifier-free guidance.
+
+    Args:
+        inputs: float (images, 9, height, width); see the module.
+        boxes: None: the gated layers are passed by.
+
+    Returns:
+        float32 (images, 4, height, width), whatever the precision of the U-Net.
+    """
+    inputs, text = inputs.to(unet.dtype), text.to(unet.dtype)
+    negative = negative_text.to(unet.dtype).expand(len(inputs), -1, -1)
+    null = None if boxes is None else {**boxes, "masks": torch.zeros_like(boxes["masks"])}
+    if low_memory:
+        without, prompted = _predict(unet, inputs, t, negative, null), _predict(unet, inputs, t, text, boxes)
+    else:
+        both = None if boxes is None else {name: torch.cat([null[name], boxes[name]]) for name in boxes}
+        doubled = inputs.repeat(2, 1, 1, 1)
+        without, prompted = _predict(unet, doubled, t, torch.cat([negative, text]), both).chunk(2)
+    return without + guidance * (prompted - without)
+
+
+def _predict(
+    unet: UNet2DConditionModel,
+    inputs: torch.Tensor,
+    t: torch.Tensor,
+    text: torch.Tensor,
+    boxes: Grounding | None,
+) -> torch.Tensor:
+    condition = None if boxes is None else {"gligen": boxes}
+    return unet(inputs, t, encoder_hidden_states=text, cross_attention_kwargs=condition, return_dict=False)[
+        0
+    ].float()
