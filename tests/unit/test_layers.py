@@ -13,7 +13,17 @@ LAYERS = (
     {"diffusion", "filters", "detection", "evaluation"},
     {"engines"},
     {"stages"},
-    {"config", "engine_variants", "workflow", "reference", "messages", "requests", "cluster", "why"},
+    {
+        "config",
+        "engine_variants",
+        "workflow",
+        "file_hashes",
+        "reference",
+        "messages",
+        "requests",
+        "cluster",
+        "why",
+    },
 )
 
 

@@ -14,19 +14,15 @@ from types import SimpleNamespace
 import pytest
 
 from gen4det.config import load_project
+from gen4det.file_hashes import FULLY_HASHED, config_files, folder_hash, model_hashes, sampled_hash
 from gen4det.messages import NOTE, explain_failures, explain_locks, note_run
 from gen4det.workflow import (
-    FULLY_HASHED,
     Jobs,
-    config_files,
     device,
-    folder_hash,
     helpers,
     loaders,
-    model_hashes,
     model_option,
     one_of,
-    sampled_hash,
     shell_prefix,
     time_budget,
 )

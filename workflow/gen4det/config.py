@@ -7,6 +7,7 @@
 Nothing here imports torch: every job of a cluster run parses the Snakefile again.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +35,9 @@ def _unique(values: tuple) -> tuple:
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([-_][a-z0-9]+)*$")]
 """Names become folders and wildcards: lower-case letters and digits, single - or _ between them."""
+
+REAL: Name = "real"
+"""Arm that is trained on the real images alone; filters ask its detector."""
 
 
 # --- the scale ------------------------------------------------------------------------------------
@@ -65,6 +69,8 @@ class Needs(Settings):
     """Drawing one shard."""
     filter: JobNeeds = JobNeeds()
     """Choosing what is offered for training."""
+    measure: JobNeeds = JobNeeds(threads=4, mem_mb=4000)
+    """What filters look at: scores of images, detections in them."""
     train: JobNeeds = JobNeeds(threads=4, mem_mb=8000)
     """Training one detector with one seed."""
     evaluate: JobNeeds = JobNeeds(threads=4, mem_mb=4000)
@@ -197,8 +203,17 @@ class Project:
 
     @cached_property
     def arms(self) -> dict[tuple[str, str, str], Training]:
-        """What is trained for each (dataset, detector, arm)."""
-        return {row.key: row for study in self.studies.values() for row in study.trainings.values()}
+        """What is trained for each (dataset, detector, arm): rows of tables, detectors that filters ask."""
+        rows = {row.key: row for study in self.studies.values() for row in study.trainings.values()}
+        return {row.key: row for row in self.asked_by_filters()} | rows
+
+    def asked_by_filters(self) -> Iterator[Training]:
+        """The arm `real` of every data set and detector that an agreement filter asks, tabled or not."""
+        for dataset, name in dict.fromkeys(pair for study in self.studies.values() for pair in study.sets):
+            agreement = self.engines[name].filter.agreement
+            if agreement.enabled:
+                settings = self.config.detectors[agreement.detector]
+                yield Training(dataset, agreement.detector, REAL, True, (), settings)
 
 
 # --- checking --------------------------------------------------------------------------------------
@@ -225,7 +240,38 @@ def load_project(values: dict, *, source: str, root: str | Path) -> Project:
     _check_arms(studies)
     used = [engine for study in studies.values() for engine in study.engines]
     engines = load_engines(used, config.engines, variants, source=source)
-    return Project(root, config, engines, studies)
+    _check_filters(engines, config, variants, source=source)
+    project = Project(root, config, engines, studies)
+    _check_asked(project)
+    return project
+
+
+# --- filters --------------------------------------------------------------------------------------
+
+
+def _check_filters(engines: dict[str, Engine], config: Config, variants: dict, *, source: str) -> None:
+    """What the filters of this run refer to is there."""
+    for name, engine in engines.items():
+        where = f"{variants[name][0]}: {name}.filter"
+        detector = engine.filter.agreement.detector
+        if engine.filter.agreement.enabled and detector not in config.detectors:
+            known = suggest(detector, config.detectors)
+            raise InputError(f"{where}.agreement.detector: {detector!r} is not a detector of {source}{known}")
+        for model in ("clip", "aesthetic"):
+            if engine.filter.aesthetic.enabled and getattr(config.foundation, model) is None:
+                raise InputError(f"{where}.aesthetic: needs foundation.{model}, which {source} does not give")
+
+
+def _check_asked(project: Project) -> None:
+    """A detector that filters ask has seen real images alone, whatever a table means by its name."""
+    for asked in project.asked_by_filters():
+        row = project.arms[asked.key]
+        if row.synthetic or not row.real:
+            dataset, detector, arm = row.key
+            raise InputError(
+                f"arm {arm!r} of {dataset} and {detector}: an agreement filter asks it, "
+                "so it must be trained on the real images alone; give the other recipe another name"
+            )
 
 
 # --- studies --------------------------------------------------------------------------------------

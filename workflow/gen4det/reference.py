@@ -72,7 +72,9 @@ def _engines_schema() -> dict:
         }
         variant["properties"]["filter"] = {"$ref": "#/$defs/FilterSettings"}
         variants.append(variant)
-    definitions["FilterSettings"] = FilterSettings.model_json_schema()
+    chosen = FilterSettings.model_json_schema()
+    definitions |= chosen.pop("$defs", {})
+    definitions["FilterSettings"] = chosen
     return {"type": "object", "additionalProperties": {"anyOf": variants}, "$defs": definitions}
 
 

@@ -5,9 +5,6 @@ Snakemake compares it with the one the result was made from: what is in it decid
 everything that changes a result is in it and nothing else is.
 """
 
-import ast
-import functools
-import hashlib
 import importlib.util
 import json
 import os
@@ -21,10 +18,9 @@ from typing import Any
 from gen4det import requests
 from gen4det.config import JobNeeds, Project
 from gen4det.engines.base import engine_module
-from gen4det.provenance import code_hash, content_hash
-
-FULLY_HASHED = 64 * 2**20
-"""Model files up to this many bytes are hashed whole, larger ones by samples."""
+from gen4det.file_hashes import config_files, model_hashes, sampled_hash
+from gen4det.filters.settings import AgreementSettings
+from gen4det.provenance import code_hash
 
 
 class Jobs:
@@ -60,10 +56,16 @@ class Jobs:
         return [file for study in self.project.studies for file in self.pages(study)]
 
     def pages(self, study: str) -> list[str]:
-        """Table, figure and gallery of one study; a study without synthetic data has no gallery."""
+        """Table, figure, gallery of one study, and a page for each filter that looks at images.
+
+        A study without synthetic data has no gallery.
+        """
         pages = [f"{self.results}/tables/{study}.csv", f"{self.results}/figures/{study}.pdf"]
         if self.project.studies[study].engines:
             pages.append(f"{self.results}/figures/{study}_gallery.pdf")
+        for dataset, engine in self.project.studies[study].sets:
+            if self.project.engines[engine].filter.measures:
+                pages.append(f"{self.results}/synthetic/{dataset}/{engine}/filter.pdf")
         return pages
 
     # --- data ---------------------------------------------------------------------------------------
@@ -115,6 +117,61 @@ class Jobs:
         """Settings of the choice of what is offered for training."""
         chosen = self.project.engines[wildcards.engine].filter
         return job({"filter": chosen.model_dump(mode="json")}, "filter")
+
+    def filter_page(self, wildcards: Any) -> str:
+        """Settings of the page that shows what the filter chose; its defaults."""
+        return job({}, "filter_page")
+
+    # --- what filters look at ---------------------------------------------------------------------------
+
+    def _rating(self, stage: str) -> str:
+        models = self.config.foundation.model_dump(mode="json", include={"clip", "aesthetic"})
+        return job({"foundation": models}, stage, models=model_hashes(models, self.project.root))
+
+    def rate(self, wildcards: Any) -> str:
+        """Settings of the aesthetic scores of a shard; thresholds are the filter's."""
+        return self._rating("rate")
+
+    def calibrate(self, wildcards: Any) -> str:
+        """Settings of the aesthetic scores of the real training images."""
+        return self._rating("calibrate")
+
+    def detect(self, wildcards: Any) -> str:
+        """Settings of the detections in a shard: as many as the variant that asks for the most."""
+        asked = [
+            engine.filter.agreement.max_per_image
+            for engine in self.project.engines.values()
+            if engine.images == wildcards.engine
+            and engine.filter.agreement.enabled
+            and engine.filter.agreement.detector == wildcards.detector
+            and engine.filter.agreement.seed == int(wildcards.seed)
+        ]
+        return job({"max_per_image": max(asked, default=AgreementSettings().max_per_image)}, "detect")
+
+    def ratings(self, wildcards: Any) -> list[str]:
+        """Aesthetic scores of all shards, where the filter looks at them."""
+        chosen = self.project.engines[wildcards.engine].filter.aesthetic
+        return self._measured(wildcards, "aesthetic") if chosen.enabled else []
+
+    def calibration(self, wildcards: Any) -> list[str]:
+        """Scores of the real training images, where the threshold is their mean."""
+        chosen = self.project.engines[wildcards.engine].filter.aesthetic
+        is_needed = chosen.enabled and chosen.threshold == "real-mean"
+        return [f"{self.results}/data/{wildcards.dataset}/aesthetic.json"] if is_needed else []
+
+    def detections(self, wildcards: Any) -> list[str]:
+        """Detections in all shards, where the filter asks a detector."""
+        chosen = self.project.engines[wildcards.engine].filter.agreement
+        folder = f"detections/{chosen.detector}/seed{chosen.seed}"
+        return self._measured(wildcards, folder) if chosen.enabled else []
+
+    def _measured(self, wildcards: Any, folder: str) -> list[str]:
+        """One file per shard; they lie with the variant that draws the images, for all that share them."""
+        images = self.project.engines[wildcards.engine].images
+        place = f"{self.results}/synthetic/{wildcards.dataset}/{images}/{folder}"
+        return [f"{place}/{shard:05d}.json" for shard in range(self.config.shards)]
+
+    # --- images -----------------------------------------------------------------------------------------
 
     def model(self, wildcards: Any) -> list[str]:
         """What an engine has to fit before it draws; nothing for training-free ones."""
@@ -292,13 +349,14 @@ def shell_prefix(root: str | Path, *, environments: bool) -> str:
       still save and say so.
     - OpenMP threads sleep while they wait for each other. Spinning, as is their default, they keep the cores
       from the thread they wait for as soon as anything else runs on the machine.
+    - transformers does not say that it could read images with torchvision: nothing here needs it to.
     """
     package = shlex.quote(str(Path(root, "workflow")))
     path = "" if environments else f'export PATH={shlex.quote(str(interpreter_folder(root)))}:"$PATH"; '
     seconds = 1 if sys.stderr.isatty() else 30
     return (
         f"export PYTHONPATH={package} PYTHONUNBUFFERED=1 GEN4DET_PROGRESS_SECONDS={seconds} "
-        "OMP_WAIT_POLICY=${{OMP_WAIT_POLICY:-PASSIVE}}; "
+        "OMP_WAIT_POLICY=${{OMP_WAIT_POLICY:-PASSIVE}} TRANSFORMERS_VERBOSITY=${{TRANSFORMERS_VERBOSITY:-error}}; "
         f"{path}set -euo pipefail; trap : TERM INT; "
         """tee_log() {{ trap '' TERM INT; tee "$1"; sed -i 's/\\r/\\n/g' "$1"; }}; """
     )
@@ -318,56 +376,3 @@ def interpreter_folder(root: str | Path) -> Path:
 def one_of(names: Iterable[str]) -> str:
     """Regular expression that matches exactly these names; nothing if there are none."""
     return "|".join(re.escape(name) for name in names) or "(?!)"
-
-
-def model_hashes(settings: Any, root: Path) -> dict[str, str]:
-    """Hashes of the models in these settings that lie on this disk; those of the hub are named by revision.
-
-    Args:
-        settings: plain settings; a model is a mapping of `path` and `revision`.
-    """
-    if not isinstance(settings, dict):
-        return {}
-    if settings.keys() == {"path", "revision"}:
-        digest = folder_hash(root / settings["path"])
-        return {settings["path"]: digest} if digest else {}
-    return {path: digest for value in settings.values() for path, digest in model_hashes(value, root).items()}
-
-
-@functools.cache
-def folder_hash(folder: Path) -> str | None:
-    """Hash (16 hex digits) of the files below a folder; None if there is no such folder.
-
-    Files above `FULLY_HASHED` count with their size and 64 samples of 64 KiB: weights that were trained anew
-    differ everywhere, and the Snakefile must not read gigabytes every time it is parsed.
-    """
-    if not folder.is_dir():
-        return None
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return content_hash([[str(path.relative_to(folder)), sampled_hash(path)] for path in files])[:16]
-
-
-@functools.cache
-def sampled_hash(path: Path) -> str:
-    """Hash (16 hex digits) of one file, of samples if it is large; see `folder_hash`."""
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with open(path, "rb") as stream:
-        if size <= FULLY_HASHED:
-            digest.update(stream.read())
-        else:
-            for position in range(0, size, size // 64):
-                stream.seek(position)
-                digest.update(stream.read(65536))
-    return digest.hexdigest()[:16]
-
-
-def config_files(path: Path) -> list[Path]:
-    """An mmengine config file and the files of this repository that it inherits from (`_base_`)."""
-    bases: list[str] = []
-    for statement in ast.parse(path.read_text()).body:
-        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "_base_":
-            value = ast.literal_eval(statement.value)
-            bases += [value] if isinstance(value, str) else value
-    inherited = [file for base in bases if "::" not in base for file in config_files(path.parent / base)]
-    return [path, *inherited]

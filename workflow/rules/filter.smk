@@ -6,6 +6,9 @@ rule filter:
         dataset=jobs.dataset,
         shards=jobs.shards,
         images=jobs.shard_images,
+        aesthetic=jobs.ratings,
+        calibration=jobs.calibration,
+        detections=jobs.detections,
     output:
         annotations="<results>/synthetic/{dataset}/{engine}/annotations.json",
         rejected="<results>/synthetic/{dataset}/{engine}/rejected.json",
@@ -27,5 +30,41 @@ rule filter:
         "Choose from what {wildcards.engine} drew for {wildcards.dataset}"
     shell:
         "python -m gen4det.stages.filter --settings {params.job:q} --dataset {input.dataset:q}"
-        " --shards {input.shards:q} --output {output.annotations:q} --rejected {output.rejected:q}"
+        " --shards {input.shards:q} --aesthetic {input.aesthetic:q} --calibration {input.calibration:q}"
+        " --detections {input.detections:q} --output {output.annotations:q} --rejected {output.rejected:q}"
+        " 2>&1 | tee_log {log:q}"
+
+
+rule filter_page:
+    input:
+        synthetic="<results>/synthetic/{dataset}/{engine}/annotations.json",
+        rejected="<results>/synthetic/{dataset}/{engine}/rejected.json",
+        fractions="<results>/synthetic/{dataset}/{engine}/filter.csv",
+        images=jobs.shard_images,
+    output:
+        pdf="<results>/synthetic/{dataset}/{engine}/filter.pdf",
+        png=report(
+            "<results>/synthetic/{dataset}/{engine}/filter.png",
+            caption="../report/filter.rst",
+            category="Filters",
+            labels={"data": "{dataset}", "engine": "{engine}"},
+        ),
+        record="<results>/synthetic/{dataset}/{engine}/filter.pdf.record.json",
+    log:
+        "<logs>/filter_page/{dataset}/{engine}.log",
+    benchmark:
+        "<benchmarks>/filter_page/{dataset}/{engine}.tsv"
+    conda:
+        "../../envs/analyse.yaml"
+    threads: jobs.needs("plot").threads
+    resources:
+        mem_mb=jobs.memory("plot"),
+        runtime=jobs.runtime("plot"),
+    params:
+        job=jobs.filter_page,
+    message:
+        "What the filter of {wildcards.engine} kept for {wildcards.dataset}, and what not"
+    shell:
+        "python -m gen4det.stages.filter_page --settings {params.job:q} --synthetic {input.synthetic:q}"
+        " --fractions {input.fractions:q} --output {output.pdf:q}"
         " 2>&1 | tee_log {log:q}"

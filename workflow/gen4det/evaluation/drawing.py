@@ -37,8 +37,9 @@ def draw_instances(
     linestyle: str = "-",
     fill: float = 0.35,
     fontsize: float = 5,
+    colours: Sequence[str] = INSTANCE_COLOURS,
 ) -> None:
-    """Draw instances over what `show_image` shows, each in a colour of its own.
+    """Draw instances over what `show_image` shows, by default each in a colour of its own.
 
     Args:
         instances: annotation records: "segmentation" (polygons or run-length mask), "bbox" [x, y, w, h] in
@@ -48,10 +49,11 @@ def draw_instances(
         linestyle: of the box, e.g. "--".
         fill: opacity of the mask in [0, 1].
         fontsize: of the labels, in points.
+        colours: of the instances, in turn.
     """
     height, width = size
     for position, instance in enumerate(instances):
-        colour = INSTANCE_COLOURS[position % len(INSTANCE_COLOURS)]
+        colour = colours[position % len(colours)]
         if instance.get("segmentation"):
             mask = rle_to_mask(segmentation_to_rle(instance["segmentation"], height, width))
             _draw_mask(axes, mask, colour, fill)

@@ -74,6 +74,11 @@ class FilterSettings(Settings):
     segmentation: Literal["rle", "polygon"] = "rle"
     """Form of exported masks. Polygons are understood by every loader, but cannot express holes."""
 
+    @property
+    def measures(self) -> bool:
+        """Whether it looks at more than the labels, so that something is to be measured before."""
+        return self.aesthetic.enabled or self.agreement.enabled
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.min_area_fraction > self.max_area_fraction:

@@ -1,0 +1,65 @@
+"""Hashes of the files that jobs read beside their inputs: models, and configs of detectors."""
+
+import ast
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from gen4det.provenance import content_hash
+
+FULLY_HASHED = 64 * 2**20
+"""Model files up to this many bytes are hashed whole, larger ones by samples."""
+
+
+def model_hashes(settings: Any, root: Path) -> dict[str, str]:
+    """Hashes of the models in these settings that lie on this disk; those of the hub are named by revision.
+
+    Args:
+        settings: plain settings; a model is a mapping of `path` and `revision`.
+    """
+    if not isinstance(settings, dict):
+        return {}
+    if settings.keys() == {"path", "revision"}:
+        digest = folder_hash(root / settings["path"])
+        return {settings["path"]: digest} if digest else {}
+    return {path: digest for value in settings.values() for path, digest in model_hashes(value, root).items()}
+
+
+@functools.cache
+def folder_hash(folder: Path) -> str | None:
+    """Hash (16 hex digits) of the files below a folder; None if there is no such folder.
+
+    Files above `FULLY_HASHED` count with their size and 64 samples of 64 KiB: weights that were trained anew
+    differ everywhere, and the Snakefile must not read gigabytes every time it is parsed.
+    """
+    if not folder.is_dir():
+        return None
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return content_hash([[str(path.relative_to(folder)), sampled_hash(path)] for path in files])[:16]
+
+
+@functools.cache
+def sampled_hash(path: Path) -> str:
+    """Hash (16 hex digits) of one file, of samples if it is large; see `folder_hash`."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with open(path, "rb") as stream:
+        if size <= FULLY_HASHED:
+            digest.update(stream.read())
+        else:
+            for position in range(0, size, size // 64):
+                stream.seek(position)
+                digest.update(stream.read(65536))
+    return digest.hexdigest()[:16]
+
+
+def config_files(path: Path) -> list[Path]:
+    """An mmengine config file and the files of this repository that it inherits from (`_base_`)."""
+    bases: list[str] = []
+    for statement in ast.parse(path.read_text()).body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "_base_":
+            value = ast.literal_eval(statement.value)
+            bases += [value] if isinstance(value, str) else value
+    inherited = [file for base in bases if "::" not in base for file in config_files(path.parent / base)]
+    return [path, *inherited]
