@@ -146,6 +146,17 @@ def test_killed_and_resumed_gives_the_same_files(dataset, manifest, whole, tmp_p
     assert record["unet_calls"] == 7 * 5  # of all attempts together
 
 
+def test_kept_batches_make_a_deleted_shard_again_without_drawing(dataset, manifest, whole, tmp_path):
+    folder, log = tmp_path / "shards", tmp_path / "log"
+    arguments = [*shard_arguments(dataset, manifest, folder), "--device", "cpu", "--keep-batches"]
+    for _ in range(2):
+        stage("generate", *arguments, STRIPES_LOG=str(log))
+        for name in ("00000.zip", "00000.json"):
+            assert (folder / name).read_bytes() == (whole / name).read_bytes()
+            (folder / name).unlink()
+    assert log.read_text().split() == ["0", "1", "2", "3", "4", "5", "6"]
+
+
 def test_sigterm_saves_the_batch_in_hand_and_exits_143(dataset, manifest, whole, tmp_path):
     folder = tmp_path / "shards"
     arguments = [*shard_arguments(dataset, manifest, folder), "--device", "cpu"]

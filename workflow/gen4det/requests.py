@@ -1,8 +1,8 @@
 """What jobs ask of a scheduler: memory and minutes, by attempt, by settings and by what they read.
 
 A retry follows a failure that may have been one of resources, so it asks for more. Jobs that resume end
-themselves before their time is up and go on in the next attempt: for them another attempt is mostly just another
-segment, so their minutes stay and their memory grows slowly.
+themselves before their time is up and go on in the next attempt: for them another attempt is mostly just
+another segment, so their minutes stay and their memory grows slowly.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 RESUMABLE = frozenset({"finetune", "generate", "train"})
 """Kinds of jobs that save their progress and take `--max-seconds`."""
 GROWTH = {True: 0.5, False: 1.0}
-"""Part of the first request that every further attempt adds, for jobs that resume and for those that do not."""
+"""Part of the first request that every further attempt adds, for jobs that resume and for others."""
 PARSED_JSON = 8
 """Bytes of memory that a byte of annotations takes once it is Python objects."""
 
@@ -42,7 +42,7 @@ def memory(kind: str, needs: Needs) -> Callable:
 
 
 def runtime(kind: str, needs: Needs) -> Callable:
-    """Wall clock of a kind of job, in minutes, for `resources`: longer with each attempt unless it resumes."""
+    """Minutes of a kind of job, for `resources`: more with each attempt unless it resumes."""
     resumable = kind in RESUMABLE
 
     def minutes(wildcards: Any, attempt: int) -> int:

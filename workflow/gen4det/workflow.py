@@ -321,6 +321,19 @@ def time_budget(*, limited: bool) -> Callable:
     return option
 
 
+def keep_batches(*, packed: bool) -> Callable:
+    """Option that keeps the batches of a finished shard; see `cluster.discard_kept_batches`.
+
+    Args:
+        packed: whether this job is one of several in an allocation, which fail together.
+    """
+
+    def option(wildcards: Any, resources: Any) -> str:  # reads `resources`, and so is not compared
+        return "--keep-batches" if packed else ""
+
+    return option
+
+
 def model_option(wildcards: Any, input: Any) -> str:
     """Option that hands a fitted model to the stage, where the engine has one."""
     return f"--model {shlex.quote(str(input.model))}" if input.model else ""

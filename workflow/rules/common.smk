@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir, "workflow")))
 
+from gen4det.cluster import discard_kept_batches, end_jobs_left_behind
 from gen4det.config import load_project
 from gen4det.errors import InputError
 from gen4det.messages import explain_failures, explain_locks, note_run
@@ -14,6 +15,7 @@ from gen4det.workflow import (
     Jobs,
     device,
     helpers,
+    keep_batches,
     loaders,
     model_option,
     shell_prefix,
@@ -58,6 +60,11 @@ resource_scopes:
 # Jobs of the main process run on this machine; all others run where a scheduler ends them after `runtime`.
 budget = time_budget(limited=not workflow.is_main_process)
 
+# Snakemake tells the process that leads an allocation that it runs a group, not those it starts for each job.
+if "--local-groupid" in sys.argv:
+    os.environ["GEN4DET_PACKED"] = "1"
+keep = keep_batches(packed="GEN4DET_PACKED" in os.environ)
+
 if workflow.is_main_process and "--unlock" not in sys.argv:
     if note := explain_locks(Path(".snakemake")):
         print(note, file=sys.stderr)
@@ -65,6 +72,17 @@ if workflow.is_main_process and "--unlock" not in sys.argv:
 
 onstart:
     note_run(Path(".snakemake"))
+    if workflow.executor_plugin.name == "slurm":
+        try:
+            end_jobs_left_behind(
+                Path.cwd(), say=lambda line: print(line, file=sys.stderr)
+            )
+        except InputError as error:
+            sys.exit(str(error))
+
+
+onsuccess:
+    discard_kept_batches(Path(jobs.results))
 
 
 onerror:

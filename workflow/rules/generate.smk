@@ -59,10 +59,12 @@ rule generate:
         device=device,
         helpers=helpers,
         budget=budget,
+        keep=keep,
     message:
         "Draw shard {wildcards.shard} of {wildcards.engine} for {wildcards.dataset}"
     shell:
         "python -m gen4det.stages.generate --settings {params.job:q} --dataset {input.dataset:q}"
         " --manifest {input.manifest:q} --shard $((10#{wildcards.shard})) --shards {params.shards}"
         " --output {params.prefix:q} --device {params.device} --workers {params.helpers} {params.model} {params.budget}"
+        " {params.keep}"
         " 2>&1 | tee_log {log:q}"

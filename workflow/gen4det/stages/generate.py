@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes for CPU work beside")
     parser.add_argument("--max-seconds", type=float, metavar="S", help="save and stop before this time is up")
+    parser.add_argument("--keep-batches", action="store_true", help="do not remove <output>.work at the end")
     args = parser.parse_args()
     if not 0 <= args.shard < args.shards:
         raise InputError(f"--shard {args.shard}: expected a number from 0 to {args.shards - 1}")
@@ -84,7 +85,8 @@ def main() -> None:
                     sys.exit(deadline.exit_status)
             record.add(shard=args.shard, shards=args.shards, device=device, **counts(work, list(batches)))
             work.assemble(list(batches), categories)
-        work.discard()  # last: until the record is written, an interruption costs nothing
+        if not args.keep_batches:
+            work.discard()  # last: until the record is written, an interruption costs nothing
 
 
 def draw(
