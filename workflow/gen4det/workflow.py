@@ -355,8 +355,8 @@ def job(settings: dict, stage: str, *modules: str, **more: Any) -> str:
 def shell_prefix(root: str | Path, *, environments: bool) -> str:
     """What runs before every shell command, in place of Snakemake's own `set -euo pipefail`.
 
-    - `python` is that of `interpreter_folder`, unless `environments` of each rule bring their own; either finds
-      the package in this checkout.
+    - `python` is that of `interpreter_folder`, unless `environments` of each rule bring their own; either
+      finds the package in this checkout.
     - `tee_log` shows a job's output on the screen and keeps it in its log, where each state of a progress bar
       becomes a line. It outlives SIGTERM and Ctrl-C, and so does the shell: a stage that is told to stop can
       still save and say so.
@@ -369,7 +369,8 @@ def shell_prefix(root: str | Path, *, environments: bool) -> str:
     seconds = 1 if sys.stderr.isatty() else 30
     return (
         f"export PYTHONPATH={package} PYTHONUNBUFFERED=1 GEN4DET_PROGRESS_SECONDS={seconds} "
-        "OMP_WAIT_POLICY=${{OMP_WAIT_POLICY:-PASSIVE}} TRANSFORMERS_VERBOSITY=${{TRANSFORMERS_VERBOSITY:-error}}; "
+        "OMP_WAIT_POLICY=${{OMP_WAIT_POLICY:-PASSIVE}} "
+        "TRANSFORMERS_VERBOSITY=${{TRANSFORMERS_VERBOSITY:-error}}; "
         f"{path}set -euo pipefail; trap : TERM INT; "
         """tee_log() {{ trap '' TERM INT; tee "$1"; sed -i 's/\\r/\\n/g' "$1"; }}; """
     )
@@ -378,8 +379,8 @@ def shell_prefix(root: str | Path, *, environments: bool) -> str:
 def interpreter_folder(root: str | Path) -> Path:
     """Folder of the `python` of jobs that bring no environment of their own.
 
-    It is the one that runs Snakemake, except on a submit host whose Snakemake lives without the libraries of the
-    jobs (envs/submit.yaml): there it is that of the checkout's .venv.
+    It is the one that runs Snakemake, except on a submit host whose Snakemake lives without the libraries of
+    the jobs (envs/submit.yaml): there it is that of the checkout's .venv.
     """
     checkout = Path(root, ".venv", "bin")
     submits_only = importlib.util.find_spec("torch") is None
