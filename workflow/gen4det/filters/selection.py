@@ -122,7 +122,7 @@ def _counted_categories(annotations: list[dict], training: dict, form: Format) -
 def _exported(annotation: dict, form: Format, segmentation: str) -> dict:
     annotation = dict(annotation)
     if form == "coco":
-        annotation["iscrowd"] = 0
+        annotation.setdefault("iscrowd", 0)
     rle = annotation.get("segmentation")
     if rle is not None and segmentation == "polygon":
         polygons = rle_to_polygons(rle)

@@ -8,6 +8,9 @@ from gen4det.filters.geometry import failed_filter
 from gen4det.filters.measurements import Measurements
 from gen4det.filters.settings import FilterSettings
 
+ALONE = "no object of the image was kept"
+"""Reason of crowds that are fine themselves."""
+
 
 def split_labels(
     images: list[dict],
@@ -18,7 +21,7 @@ def split_labels(
     """Labels that are kept, and those that are not, each with the "reason".
 
     Whole images are judged first, then single labels; then images that still have too many labels lose all of
-    them.
+    them. Crowds are regions to ignore, not objects: they pass as long as an object of their image does.
 
     Args:
         images, annotations: COCO records; what the engine itself has rejected is not among them.
@@ -36,14 +39,19 @@ def split_labels(
             if annotation["id"] not in reasons and (reason := verdict(annotation)) is not None:
                 reasons[annotation["id"]] = reason
 
+    def passed() -> list[dict]:
+        return [a for a in annotations if a["id"] not in reasons and not a.get("iscrowd")]
+
     judge(lambda a: dropped[a["image_id"]])
-    judge(lambda a: failed_filter(a, image_of[a["image_id"]], settings))
+    judge(lambda a: None if a.get("iscrowd") else failed_filter(a, image_of[a["image_id"]], settings))
     if settings.agreement.enabled:
-        alone = _disagreements([a for a in annotations if a["id"] not in reasons], settings, measured)
-        judge(lambda a: alone[a["id"]])
+        disagreements = _disagreements(passed(), settings, measured)
+        judge(lambda a: disagreements.get(a["id"]))
     if settings.max_instances is not None:
-        count = Counter(a["image_id"] for a in annotations if a["id"] not in reasons)
+        count = Counter(a["image_id"] for a in passed())
         judge(lambda a: "max_instances" if count[a["image_id"]] > settings.max_instances else None)
+    labelled = {a["image_id"] for a in passed()}
+    judge(lambda a: None if a["image_id"] in labelled else ALONE)
     kept = [a for a in annotations if a["id"] not in reasons]
     rejected = [{**a, "reason": reasons[a["id"]]} for a in annotations if a["id"] in reasons]
     return kept, rejected
@@ -66,10 +74,14 @@ def refused_image(image: dict, settings: FilterSettings, measured: Measurements)
 def _disagreements(
     annotations: list[dict], settings: FilterSettings, measured: Measurements
 ) -> dict[int, str | None]:
-    """Per annotation id why the detector does not confirm it; None: it does."""
+    """Per annotation id why the detector does not confirm it; None: it does.
+
+    Labels whose pixels are those of a real image ("real") are not in doubt and not in the answer.
+    """
     by_image: dict[int, list[dict]] = defaultdict(list)
     for annotation in annotations:
-        by_image[annotation["image_id"]].append(annotation)
+        if not annotation.get("real"):
+            by_image[annotation["image_id"]].append(annotation)
     verdicts: dict[int, str | None] = {}
     for image_id, labels in by_image.items():
         reasons = unconfirmed(labels, measured.detections.get(image_id, []), settings.agreement)
