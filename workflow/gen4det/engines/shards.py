@@ -31,8 +31,8 @@ LABELS_PER_IMAGE = 1000
 IMAGE_DROPPED = "another object of the image was rejected"
 """Reason of labels that are fine themselves, in an image the engine drops."""
 _REFERENCE = ("reference_image_id", "number")
-"""Keys of a manifest row that go to the image's record: id of the real image it was drawn after, and its number
-among all that are drawn after that one, from 0."""
+"""Keys of a manifest row that go to the image's record: id of the real image it was drawn after, and its
+number among all that are drawn after that one, from 0."""
 _LABELS = "labels.json"
 _ENCODING = {"png": "png", "jpg": "jpeg"}
 

@@ -1,0 +1,154 @@
+"""What to paint anew: which real images, which of their boxes, how often (Gen2Det, arXiv 2312.04566)."""
+
+from collections.abc import Iterator
+
+from gen4det.data.annotations import category_counts, index_annotations
+from gen4det.data.images import image_name
+from gen4det.diffusion.grounded_inpainting import latent_mask, painted_share
+from gen4det.diffusion.text import spoken_name
+from gen4det.engines.gen2det.prompts import prompt_of
+from gen4det.engines.gen2det.settings import Settings
+from gen4det.errors import InputError
+from gen4det.provenance import seed_for
+
+
+def plan_manifest(data: dict, settings: Settings, run_seed: int, cell: int) -> list[dict]:
+    """Manifest of the whole synthetic set; needs no image.
+
+    The first images of all references stand before the second ones, and so on. So a larger number of
+    generations leaves every row and every batch before it as it was.
+
+    Args:
+        data: annotations of the training split.
+        cell: side of a latent cell in pixels.
+
+    Returns:
+        Rows {"index", "batch", "seed", "reference_image_id", "number": which image of its reference, from 0,
+        "file_name" of the reference, "height", "width": its size and that of the result, "prompt",
+        "objects": see `plan_objects`}.
+
+    Raises:
+        InputError: a size that does not fit the model, a reference smaller than a latent cell, or no
+            training image with a box.
+    """
+    cells = latent_size(settings, cell)
+    objects = index_annotations(data)
+    names = {category["id"]: spoken_name(category) for category in data["categories"]}
+    references = []
+    for image in choose_references(data, settings, run_seed):
+        if min(image["width"], image["height"]) < cell:
+            raise InputError(
+                f"gen2det: training image {image['id']} ({image_name(image)}): {image['width']} x "
+                f"{image['height']} px; expected at least one latent cell of this model, {cell} x {cell} px"
+            )
+        planned = plan_objects(
+            objects[image["id"]], (image["height"], image["width"]), cells, settings, names
+        )
+        painted = [entry["phrase"] for entry in planned if entry["role"] == "painted"]
+        references.append(
+            {
+                "reference_image_id": image["id"],
+                "file_name": image_name(image),
+                "height": image["height"],
+                "width": image["width"],
+                "prompt": prompt_of(painted, settings.prompt),
+                "objects": planned,
+            }
+        )
+    batches_per_number = -(-len(references) // settings.batch_size)
+    rows = []
+    for number in range(settings.generations_per_reference):
+        for position, reference in enumerate(references):
+            rows.append(
+                {
+                    "index": len(rows),
+                    "batch": number * batches_per_number + position // settings.batch_size,
+                    "seed": seed_for(run_seed, settings.method, reference["reference_image_id"], number),
+                    "number": number,
+                    **reference,
+                }
+            )
+    return rows
+
+
+def latent_size(settings: Settings, cell: int) -> tuple[int, int]:
+    """(height, width) in latent cells at which the model paints.
+
+    Raises:
+        InputError: a side is not a multiple of a cell.
+    """
+    for side in ("height", "width"):
+        value = getattr(settings.size, side)
+        if value % cell:
+            raise InputError(f"gen2det: size.{side}: {value} px is not a multiple of this model's {cell} px")
+    return settings.size.height // cell, settings.size.width // cell
+
+
+def choose_references(data: dict, settings: Settings, run_seed: int) -> list[dict]:
+    """Records of the training images that are painted anew, the first `references` of the order asked for.
+
+    A smaller number of references gives a part of what a larger one gives. Images whose boxes are all crowd
+    regions have nothing to paint.
+
+    Raises:
+        InputError: no image is left.
+    """
+    holders = {category: images for category, (images, _) in category_counts(data).items()}
+    order = []
+    for image, annotations in zip(data["images"], index_annotations(data).values(), strict=True):
+        present = [holders[a["category_id"]] for a in annotations if not a.get("iscrowd")]
+        if present:
+            rank = min(present) if settings.reference_order == "rare-first" else 0
+            draw = seed_for(run_seed, settings.method, image["id"], "reference")
+            order.append((rank, draw, image["id"], image))
+    if not order:
+        raise InputError("gen2det: no training image has a box to paint")
+    order.sort(key=lambda entry: entry[:3])
+    return [image for *_, image in order[: settings.references]]
+
+
+def plan_objects(
+    annotations: list[dict],
+    image: tuple[int, int],
+    cells: tuple[int, int],
+    settings: Settings,
+    names: dict[int, str],
+) -> list[dict]:
+    """What becomes of each label of a reference.
+
+    Args:
+        annotations: of one image, in their order.
+        image: its (height, width) in pixels.
+        cells: (height, width) of its latent image.
+        names: of the categories, as phrases.
+
+    Returns:
+        In the same order {"category_id", "bbox": [x, y, width, height] in pixels of the reference, "role"}.
+        Roles are "painted" (these have a "phrase"; at most `max_boxes`, the largest), "covered" (not painted,
+        but others painted over most of it), "kept" (still the real object) and "crowd".
+    """
+    single = [i for i, annotation in enumerate(annotations) if not annotation.get("iscrowd")]
+    by_area = sorted(single, key=lambda i: -annotations[i]["bbox"][2] * annotations[i]["bbox"][3])
+    painted = set(by_area[: settings.max_boxes])
+    mask = None
+    if len(painted) < len(single):
+        mask = latent_mask([annotations[i]["bbox"] for i in sorted(painted)], image, cells)
+    planned = []
+    for i, annotation in enumerate(annotations):
+        category, box = annotation["category_id"], annotation["bbox"]
+        entry = {"category_id": category, "bbox": box}
+        if i in painted:
+            entry |= {"role": "painted", "phrase": names[category]}
+        elif annotation.get("iscrowd"):
+            entry["role"] = "crowd"
+        else:
+            covered = painted_share(box, image, mask) > settings.max_covered
+            entry["role"] = "covered" if covered else "kept"
+        planned.append(entry)
+    return planned
+
+
+def used_categories(data: dict, rows: list[dict]) -> Iterator[dict]:
+    """Categories that some row paints, in the order of the data."""
+    used = {entry["category_id"] for row in rows for entry in row["objects"] if entry["role"] == "painted"}
+    return (category for category in data["categories"] if category["id"] in used)
