@@ -4,8 +4,8 @@
   batched   our loop, all images in one batch, from real image to real size and pasted back
   serial    our loop, one image at a time
 
-Ratios above 1 mean: faster than what they are compared with. U-Net calls are counted. Without --model, a U-Net
-of the miniature's shape with random weights is measured; speed does not depend on the weights.
+Ratios above 1 mean: faster than what they are compared with. U-Net calls are counted. Without --model, random
+weights of the miniature's shape are measured; speed does not depend on the weights.
 
   python benchmarks/gen2det_speed.py --steps 12 --images 8 --threads 2
 """
