@@ -32,13 +32,13 @@ def real(tmp_path_factory) -> Source:
 def synthetic(tmp_path_factory) -> Source:
     path = tiny_synthetic(tmp_path_factory.mktemp("mosaicfusion"), [[20], [20, 7]])
     annotations, images = load_synthetic(path)
-    return Source("mosaicfusion", path, annotations, images)
+    return Source("mosaicfusion", path, annotations, images, synthetic=True)
 
 
 def changed(source: Source, change) -> Source:
     annotations = copy.deepcopy(source.annotations)
     change(annotations)
-    return Source(source.name, source.path, annotations, source.images)
+    return Source(source.name, source.path, annotations, source.images, source.synthetic)
 
 
 def test_sources_stand_one_behind_the_other_and_tag_their_images(real, synthetic):
@@ -112,6 +112,36 @@ def test_an_object_without_mask_is_refused_where_masks_are_learned(real):
     assert len(DetectionDataset([source], CATEGORIES, PIPELINE)) == 3
     with pytest.raises(InputError, match=r"train\.json: annotation 1 has no segmentation"):
         DetectionDataset([source], CATEGORIES, PIPELINE, masks=True)
+
+
+def test_a_synthetic_set_may_have_boxes_alone(real, synthetic):
+    def drop(annotations):
+        for annotation in annotations["annotations"]:
+            annotation.pop("segmentation")
+
+    data = DetectionDataset([real, changed(synthetic, drop)], CATEGORIES, PIPELINE, masks=True)
+    assert data.masked.tolist() == [True] * 3 + [False] * 2
+    assert data.synthetic.tolist() == [False] * 3 + [True] * 2
+    labels = [data[Draw(index, 0)]["data_samples"].gt_instances for index in (0, 3)]
+    assert [(found.synthetic, found.masked) for found in labels] == [(False, True), (True, False)]
+    assert len(labels[1].masks) == len(labels[1]) > 0
+
+
+def test_a_synthetic_set_that_has_some_masks_must_have_all(real, synthetic):
+    def drop(annotations):
+        annotations["annotations"][0].pop("segmentation")
+
+    with pytest.raises(InputError, match=r"annotations\.json: annotation 1 has no segmentation"):
+        DetectionDataset([real, changed(synthetic, drop)], CATEGORIES, PIPELINE, masks=True)
+
+
+def test_what_replaces_an_emptied_image_is_of_its_kind(real, synthetic):
+    crop = dict(type="RandomCrop", crop_size=(12, 12))
+    pipeline = [*PIPELINE[:2], crop, PIPELINE[-1]]
+    data = DetectionDataset([real, synthetic], CATEGORIES, pipeline, masks=True)
+    drawn = [(index, data[Draw(index, seed)]["data_samples"]) for index in (0, 3) for seed in range(12)]
+    assert {(index, sample.gt_instances.synthetic) for index, sample in drawn} == {(0, False), (3, True)}
+    assert len({sample.img_id for index, sample in drawn if index == 0}) > 1  # some were replaced
 
 
 @pytest.mark.parametrize("name, problem", [("hoop", "is 'ring' there"), ("ring", None)])

@@ -41,6 +41,26 @@ def test_state_restores_everything():
     assert restored.table() == filled(13).table() and len(restored) == 13
 
 
+def test_means_leave_out_iterations_that_lack_a_loss(tmp_path):
+    losses = Losses()
+    for value in range(1500):  # rows of three iterations
+        values = {"loss": torch.tensor(1.0), "loss_box": torch.tensor(2.0)}
+        if value % 3 == 1 and value > 2:
+            values["loss_mask"] = torch.tensor(float(value))
+        losses.add(values)
+    losses = Losses(losses.state())
+    header, rows = losses.table()
+    assert header == ["iteration", "loss", "loss_box", "loss_mask"]
+    assert math.isnan(rows[0][3]) and rows[1] == [6, 1, 2, 4] and rows[2] == [9, 1, 2, 7]
+    assert losses.latest() == {"loss": 1.0, "loss_box": 2.0}
+    losses.write(tmp_path)
+    assert (
+        (tmp_path / "losses.csv")
+        .read_text()
+        .startswith("iteration,loss,loss_box,loss_mask\n3,1,2,\n6,1,2,4\n")
+    )
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_divergence_is_noticed_before_it_is_saved(bad):
     losses = filled(3)

@@ -80,7 +80,15 @@ def two_pools(**options) -> BatchSampler:
     return BatchSampler(pools, 4, 0, probabilities=[0.7, 0.3], **options)
 
 
-@pytest.mark.parametrize("make", [lambda: BatchSampler([Pool(np.arange(7), np.ones(7), 1)], 4, 0), two_pools])
+def one_pool() -> BatchSampler:
+    return BatchSampler([Pool(np.arange(7), np.ones(7), 1)], 4, 0)
+
+
+def mixed_batches() -> BatchSampler:
+    return two_pools(per_image=True)
+
+
+@pytest.mark.parametrize("make", [one_pool, two_pools, mixed_batches])
 @pytest.mark.parametrize("start", [1, 17, 63, 64, 150])
 def test_batches_from_an_iteration_on_are_those_of_an_uninterrupted_training(make, start, monkeypatch):
     monkeypatch.setattr(samplers, "_CHOICES", 64)
@@ -90,9 +98,10 @@ def test_batches_from_an_iteration_on_are_those_of_an_uninterrupted_training(mak
     assert take(resumed, 5) == expected
 
 
-def test_processes_take_disjoint_parts_of_the_same_batches():
-    whole = take(two_pools(), 20)
-    parts = [take(two_pools(rank=rank, world_size=2), 20) for rank in range(2)]
+@pytest.mark.parametrize("per_image", [False, True])
+def test_processes_take_disjoint_parts_of_the_same_batches(per_image):
+    whole = take(two_pools(per_image=per_image), 20)
+    parts = [take(two_pools(per_image=per_image, rank=rank, world_size=2), 20) for rank in range(2)]
     for batch, *shares in zip(whole, *parts, strict=True):
         assert sorted(itertools.chain(*shares)) == sorted(batch)
         assert [len(share) for share in shares] == [2, 2]
@@ -105,6 +114,29 @@ def test_a_batch_comes_from_one_pool_with_its_probability():
         only or all(draw.index < 10 for draw in batch) for only, batch in zip(synthetic, batches, strict=True)
     )
     assert np.mean(synthetic) == pytest.approx(0.3, abs=0.04)
+
+
+def test_images_of_a_batch_may_come_from_a_pool_each():
+    batches = take(two_pools(per_image=True), 1500)
+    synthetic = np.array([[draw.index >= 10 for draw in batch] for batch in batches])
+    assert synthetic.mean() == pytest.approx(0.3, abs=0.02)
+    counts = np.bincount(synthetic.sum(1), minlength=5) / len(batches)
+    binomial = [math.comb(4, k) * 0.3**k * 0.7 ** (4 - k) for k in range(5)]
+    np.testing.assert_allclose(counts, binomial, atol=0.04)
+
+
+@pytest.mark.parametrize("per_image", [False, True])
+def test_a_probability_of_zero_or_one_is_one_pool_alone(per_image):
+    pools = [Pool(np.arange(10), np.full(10, 1.3), seed=5), Pool(np.arange(10, 14), np.ones(4), seed=6)]
+    for number, probabilities in enumerate([[1.0, 0.0], [0.0, 1.0]]):
+        mixed = BatchSampler(pools, 4, 0, probabilities=probabilities, per_image=per_image)
+        assert take(mixed, 30) == take(BatchSampler([pools[number]], 4, 0), 30)
+
+
+def test_two_tenths_of_ten_thousand_batches():
+    pools = [Pool(np.arange(5), np.ones(5), seed=1), Pool(np.arange(5, 8), np.ones(3), seed=2)]
+    sampler = BatchSampler(pools, 2, 7, probabilities=[0.8, 0.2])
+    assert sampler.choices(0, 10_000).mean() == pytest.approx(0.2, abs=0.012)
 
 
 def test_every_example_has_its_own_augmentation_seed():

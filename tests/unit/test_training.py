@@ -45,8 +45,9 @@ class World:
         self.synthetic = tiny_synthetic(folder / "mosaicfusion", [[20], [20, 7], [20, 3]])
         self.config = tiny_config(folder)
 
-    def settings(self, seed: int = 0, **detector: object) -> TrainSettings:
-        return TrainSettings(detector=DetectorSettings(config=str(self.config), **detector), seed=seed)
+    def settings(self, seed: int = 0, real: bool = True, **detector: object) -> TrainSettings:
+        detector = DetectorSettings(config=str(self.config), **detector)
+        return TrainSettings(detector=detector, seed=seed, real=real)
 
     def train(self, run: str, *, settings: TrainSettings | None = None, fingerprint: str = "a", **options):
         return train(
@@ -64,9 +65,9 @@ class World:
     def work(self, run: str) -> Path:
         return self.folder / run / "work"
 
-    def command(self, run: str, *extra: str) -> list[str]:
+    def command(self, run: str, *extra: str, settings: TrainSettings | None = None) -> list[str]:
         """The command line of the stage."""
-        text = self.settings().model_dump_json()
+        text = (settings or self.settings()).model_dump_json()
         arguments = [
             "--settings",
             text,
@@ -302,8 +303,7 @@ def test_training_starts_from_backbone_weights(world, tmp_path):
 
 
 def images_of(world, synthetic: list[Path]) -> DetectionDataset:
-    sources = load_sources(world.dataset, synthetic)
-    return DetectionDataset(sources, sources[0].annotations["categories"], [])
+    return DetectionDataset(*load_sources(world.dataset, synthetic), [])
 
 
 def test_real_and_synthetic_batches_can_be_kept_apart(world):
@@ -341,11 +341,88 @@ def test_repeat_factors_are_counted_on_the_images_the_settings_name(world, repea
     assert factors[24] == pytest.approx(synthetic)  # a ring alone
 
 
+def test_a_longer_schedule_stretches_the_training(world):
+    trained = world.train("longer", settings=world.settings(iterations=2, schedule=1.5))
+    assert trained.iteration == 3
+
+
+def test_synthetic_images_alone(world):
+    trained = world.train("synthetic", settings=world.settings(real=False, iterations=2))
+    assert trained.facts["images"] == {"mosaicfusion": 3}
+    assert len(images_of(world, [world.synthetic])) == 27
+
+
+def test_plain_concatenation_is_one_data_set(world):
+    """With every switch off a synthetic set is more images of the same data set."""
+    data = images_of(world, [world.synthetic])
+    sampler = batch_sampler(data, world.settings(), 4)
+    assert len(sampler.pools) == 1 and sampler.pools[0].indices.tolist() == list(range(27))
+
+
+@pytest.mark.parametrize("mixing", ["batch", "image"])
+def test_each_kind_is_drawn_with_its_probability(world, mixing):
+    data = images_of(world, [world.synthetic])
+    settings = world.settings(synthetic_batches=0.25, synthetic_mixing=mixing)
+    batches = itertools.islice(batch_sampler(data, settings, 4), 400)
+    shares = [sum(bool(data.synthetic[draw.index]) for draw in batch) / 4 for batch in batches]
+    assert sum(shares) / 400 == pytest.approx(0.25, abs=0.06)
+    assert (set(shares) == {0, 1}) == (mixing == "batch")
+
+
+def boxes_only(world: World, name: str, **image: object) -> Path:
+    """The synthetic set without masks."""
+    path = tiny_synthetic(world.folder / name, [[20], [20, 7], [20, 3]])
+    data = json.loads(path.read_text())
+    for annotation in data["annotations"]:
+        del annotation["segmentation"]
+    for record in data["images"]:
+        record.update(image)
+    path.write_text(json.dumps(data))
+    return path
+
+
+def test_what_was_drawn_after_an_image_of_another_split_is_refused(world):
+    path = boxes_only(world, "leaked", reference_image_id=24)
+    assert load_sources(world.dataset, [path])
+    path = boxes_only(world, "leaked", reference_image_id=25)
+    with pytest.raises(InputError, match=r"image 1 was drawn after image 25, which is not in .*train\.json"):
+        load_sources(world.dataset, [path])
+
+
+GEN2DET = dict(synthetic_batches=0.5, repeat_by="each", ignore_background=True)
+
+
+def test_no_mask_is_learned_from_boxes(world, monkeypatch):
+    monkeypatch.setattr(world, "synthetic", boxes_only(world, "gen2det"))
+    assert world.train("boxes", settings=world.settings(**GEN2DET)).finished
+    rows = list(csv.DictReader(open(world.folder / "boxes" / "losses.csv")))
+    empty = [row["loss_mask"] == "" for row in rows]
+    data = images_of(world, [world.synthetic])
+    batches = itertools.islice(batch_sampler(data, world.settings(**GEN2DET), 2), len(rows))
+    assert empty == [bool(data.synthetic[batch[0].index]) for batch in batches]
+    assert 0 < sum(empty) < len(rows)
+
+
+@pytest.mark.parametrize("mixing", ["batch", "image"])
+def test_two_processes_train_together_on_images_with_and_without_masks(world, mixing, monkeypatch):
+    """A parameter without a gradient in one process would stop the other one."""
+    monkeypatch.setattr(world, "synthetic", boxes_only(world, f"gen2det-{mixing}"))
+    settings = world.settings(**GEN2DET, synthetic_mixing=mixing)
+    ended = torchrun(world.command(f"together-{mixing}", settings=settings))
+    assert ended.returncode == 0, ended.stderr
+    assert world.output(f"together-{mixing}").exists()
+
+
 def test_two_processes_train_together(world):
     """Under torchrun with gloo; the batch is shared, the first process writes."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    program = ["-m", "gen4det.stages.train", *world.command("together")]
-    command = [sys.executable, "-W", "ignore", *torchrun, *program]
-    ended = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    ended = torchrun(world.command("together"))
     assert ended.returncode == 0, ended.stderr
     assert world.output("together").exists() and not world.work("together").exists()
+
+
+def torchrun(arguments: list[str]) -> subprocess.CompletedProcess:
+    """Run the training stage in two processes."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, "-W", "ignore", *launcher, "-m", "gen4det.stages.train", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)

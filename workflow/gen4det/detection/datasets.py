@@ -15,6 +15,7 @@ from gen4det.data.annotations import image_name, index_annotations
 from gen4det.data.images import ImageStore
 from gen4det.detection.detectors import build_pipeline
 from gen4det.detection.samplers import Draw
+from gen4det.detection.synthetic_aware import flag_instances
 from gen4det.errors import InputError
 
 REDRAWS = 100
@@ -32,6 +33,14 @@ class Source:
     annotations: dict
     """COCO or LVIS dictionary."""
     images: ImageStore
+    synthetic: bool = False
+    """Whether an engine drew the images."""
+
+    @property
+    def masked(self) -> bool:
+        """Whether the labels have masks; engines may draw boxes only, all of them or none."""
+        labels = self.annotations["annotations"]
+        return not self.synthetic or any(label.get("segmentation") for label in labels)
 
 
 @TRANSFORMS.register_module()
@@ -69,7 +78,8 @@ class DetectionDataset(TorchDataset):
         sources: their categories must agree with `categories` where they name the same id.
         categories: COCO or LVIS categories; the class of label k is the one with the k-th smallest id.
         pipeline: transforms in mmdet's words, beginning with LoadStoredImage.
-        masks: whether every object must have a mask.
+        masks: whether objects come with masks. Every object must then have one, but for synthetic sources
+            that have none at all: their boxes stand in for masks, and are marked as not to be learned.
         keep_empty: whether images without objects stay.
 
     Raises:
@@ -89,6 +99,7 @@ class DetectionDataset(TorchDataset):
         self.metainfo = {"classes": tuple(category["name"] for category in self.categories)}
         self.sources = [source.name for source in sources]
         self._stores = [source.images for source in sources]
+        self._flags = [{"synthetic": source.synthetic, "masked": source.masked} for source in sources]
         self._transforms = pipeline
         self._pipeline = None
         labels = {category["id"]: label for label, category in enumerate(self.categories)}
@@ -107,6 +118,10 @@ class DetectionDataset(TorchDataset):
             raise InputError(f"{sources[0].path}: no image with an object to train on")
         self.origin = np.array(origin)
         """Number of each image's source, (N,)."""
+        self.synthetic = np.array([flags["synthetic"] for flags in self._flags])[self.origin]
+        """Whether an engine drew the image, (N,) bool."""
+        self.masked = np.array([flags["masked"] for flags in self._flags])[self.origin]
+        """Whether its labels have masks, (N,) bool."""
         self.contents = contents
         """Labels each image shows, N sorted lists; crowd regions do not count."""
         # One buffer instead of millions of objects: forked workers share it, nothing is copied on reference.
@@ -131,8 +146,10 @@ class DetectionDataset(TorchDataset):
             seed_everything(draw.seed + attempt)
             data = self._pipeline(self.record(index))
             if data is not None:
+                flag_instances(data["data_samples"].gt_instances, **self._flags[self.origin[index]])
                 return data
-            index = random.randrange(len(self))
+            alike = np.flatnonzero(self.synthetic == self.synthetic[draw.index])
+            index = int(alike[random.randrange(len(alike))])
         raise InputError(f"training pipeline: augmentation left no object in any of {REDRAWS} images")
 
 
@@ -155,6 +172,7 @@ def _check_categories(source: Source, categories: list[dict]) -> None:
 def _records(source: Source, labels: dict[int, int], *, masks: bool):
     """Images of a source in mmdet's words, in the order of the file."""
     annotations = index_annotations(source.annotations)
+    masked = source.masked
     for image in source.annotations["images"]:
         width, height = image["width"], image["height"]
         instances = []
@@ -171,12 +189,12 @@ def _records(source: Source, labels: dict[int, int], *, masks: bool):
                 "ignore_flag": int(bool(annotation.get("iscrowd"))),
             }
             if masks:
-                if not annotation.get("segmentation"):
+                if masked and not annotation.get("segmentation"):
                     raise InputError(
                         f"{source.path}: annotation {annotation['id']} has no segmentation; the detector "
                         "learns masks"
                     )
-                instance["mask"] = annotation["segmentation"]
+                instance["mask"] = annotation["segmentation"] if masked else [_corners(x, y, w, h)]
             instances.append(instance)
         yield {
             "img_path": image_name(image),
@@ -185,3 +203,8 @@ def _records(source: Source, labels: dict[int, int], *, masks: bool):
             "width": width,
             "instances": instances,
         }
+
+
+def _corners(x: float, y: float, w: float, h: float) -> list[float]:
+    """A box as polygon: transforms and batches need a mask, if only one that is not learned."""
+    return [x, y, x + w, y, x + w, y + h, x, y + h]

@@ -33,7 +33,9 @@ _SCHEDULE_KEYS = ("begin", "end", "T_max", "milestones", "total_iters")
 # --- config files -------------------------------------------------------------------------------
 
 
-def load_config(path: str | Path, *, classes: int, iterations: int | None = None) -> Config:
+def load_config(
+    path: str | Path, *, classes: int, iterations: int | None = None, schedule: float = 1.0
+) -> Config:
     """Read a detector's config file and fit it to the data.
 
     A config file says `model`, `train_pipeline`, `test_pipeline`, `batch_size` (over all processes),
@@ -43,6 +45,7 @@ def load_config(path: str | Path, *, classes: int, iterations: int | None = None
     Args:
         classes: number of categories; replaces every `num_classes` of the model.
         iterations: replaces `max_iters` and stretches the schedule; None: as written.
+        schedule: multiple of that length.
 
     Raises:
         InputError: the file is missing, broken, or lacks one of the above.
@@ -59,9 +62,10 @@ def load_config(path: str | Path, *, classes: int, iterations: int | None = None
         raise InputError(f"{path}: no {missing[0]}; a detector config says {', '.join(REQUIRED_KEYS)}")
     _replace(config.model, "num_classes", classes)
     _require_iterations(config, path)
-    if iterations is not None:
-        _stretch(config, iterations / config.max_iters)
-        config.max_iters = iterations
+    length = max(1, round((iterations or config.max_iters) * schedule))
+    if length != config.max_iters:
+        _stretch(config, length / config.max_iters)
+        config.max_iters = length
     return config
 
 

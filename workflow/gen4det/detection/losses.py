@@ -14,7 +14,10 @@ ROWS = 500
 
 
 class Losses:
-    """Losses by name, one value per iteration. Restoring `state()` gives the same table in the end."""
+    """Losses by name, one value per iteration. Restoring `state()` gives the same table in the end.
+
+    An iteration may lack a loss, e.g. that of masks where no image has any: means are over the others.
+    """
 
     def __init__(self, state: dict | None = None):
         self.names: list[str] = list(state["names"]) if state else []
@@ -35,35 +38,50 @@ class Losses:
             InputError: the training has diverged.
         """
         self._collect()
-        return dict(zip(self.names, self._rows[-1].tolist(), strict=True)) if self._rows else {}
+        if not self._rows:
+            return {}
+        values = zip(self.names, self._rows[-1].tolist(), strict=True)
+        return {name: value for name, value in values if not math.isnan(value)}
 
     def _collect(self) -> None:
         for values in self._new:
-            if not self.names:
-                self.names = sorted(values, key=lambda name: (name != "loss", name))
-            row = torch.tensor([float(values.get(name, 0.0)) for name in self.names])
-            if not math.isfinite(float(row.sum())):
+            self._add_names(values.keys() - set(self.names))
+            if not all(math.isfinite(value) for value in values.values()):
                 raise InputError(
                     f"training diverged: the loss is not finite in iteration {len(self._rows) + 1}; "
                     "lower the learning rate of the detector's config"
                 )
-            self._rows.append(row)
+            self._rows.append(torch.tensor([float(values.get(name, math.nan)) for name in self.names]))
         self._new = []
+
+    def _add_names(self, new: set[str]) -> None:
+        """Make room for losses that no iteration had before."""
+        if new:
+            old, self.names = self.names, sorted({*self.names, *new}, key=lambda name: (name != "loss", name))
+            places = [self.names.index(name) for name in old]
+            wider = torch.full((len(self._rows), len(self.names)), math.nan)
+            wider[:, places] = self._stacked(len(old))
+            self._rows = list(wider.unbind())
+
+    def _stacked(self, width: int) -> torch.Tensor:
+        return torch.stack(self._rows) if self._rows else torch.zeros(0, width)
 
     def state(self) -> dict:
         """Everything, as plain values and a tensor (iterations, losses)."""
         self._collect()
-        rows = torch.stack(self._rows) if self._rows else torch.zeros(0, len(self.names))
-        return {"names": self.names, "rows": rows}
+        return {"names": self.names, "rows": self._stacked(len(self.names))}
 
     def table(self) -> tuple[list[str], list[list[float]]]:
-        """Column names and rows: the last iteration of each stretch, then the mean of each loss over it."""
+        """Column names and rows: the last iteration of each stretch, then the mean of each loss over it.
+
+        A loss that no iteration of a stretch had is NaN there.
+        """
         self._collect()
         width = max(1, len(self._rows) // ROWS)
         rows = []
         for start in range(0, len(self._rows), width):
             stretch = torch.stack(self._rows[start : start + width])
-            rows.append([start + len(stretch), *stretch.double().mean(0).tolist()])
+            rows.append([start + len(stretch), *stretch.double().nanmean(0).tolist()])
         return ["iteration", *self.names], rows
 
     def write(self, folder: Path) -> None:
@@ -72,7 +90,7 @@ class Losses:
         with atomic_write(folder / "losses.csv") as temporary, open(temporary, "w", newline="") as stream:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(header)
-            writer.writerows([[row[0], *(f"{value:.6g}" for value in row[1:])] for row in rows])
+            writer.writerows([[row[0], *map(_shown, row[1:])] for row in rows])
         self._draw(folder / "losses.png", header, rows)
 
     def _draw(self, path: Path, header: list[str], rows: list[list[float]]) -> None:
@@ -89,3 +107,7 @@ class Losses:
         axes.grid(alpha=0.3)
         with atomic_write(path) as temporary:
             figure.savefig(temporary, dpi=120, format="png")
+
+
+def _shown(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6g}"

@@ -94,13 +94,14 @@ class Pool:
 
 
 class BatchSampler(Sampler):
-    """Endless batches, each drawn from one pool.
+    """Endless batches; each, or each image in it, is drawn from one of several pools.
 
     Args:
         pools: e.g. one pool of all images, or real and synthetic images apart.
         batch_size: images per batch over all processes.
         seed: of the training.
-        probabilities: chance of each pool to give a batch; None where there is only one.
+        probabilities: chance of each pool to give a batch, or an image; None where there is only one.
+        per_image: whether each image of a batch is drawn from a pool of its own choice.
         rank, world_size: this process and how many there are; batch_size must be a multiple of the latter.
 
     Attributes:
@@ -114,6 +115,7 @@ class BatchSampler(Sampler):
         seed: int,
         *,
         probabilities: list[float] | None = None,
+        per_image: bool = False,
         rank: int = 0,
         world_size: int = 1,
     ):
@@ -125,6 +127,7 @@ class BatchSampler(Sampler):
             raise ValueError(f"{len(pools)} pools, but {len(self.probabilities)} probabilities")
         if batch_size % world_size:
             raise ValueError(f"batch size {batch_size} is not a multiple of {world_size} processes")
+        self._together = 1 if per_image else batch_size  # images that one choice of a pool is for
         self.rank, self.world_size = rank, world_size
         self.start = 0
 
@@ -133,7 +136,7 @@ class BatchSampler(Sampler):
         return max(1, round(sum(pool.factors.sum() for pool in self.pools) / self.batch_size))
 
     def choices(self, start: int, stop: int) -> np.ndarray:
-        """Which pool gives each of the batches [start, stop)."""
+        """Which pool gives each of the batches, or images, [start, stop)."""
         if len(self.pools) == 1 or stop <= start:
             return np.zeros(stop - start, dtype=np.int64)
         first, last = start // _CHOICES, (stop - 1) // _CHOICES
@@ -146,15 +149,16 @@ class BatchSampler(Sampler):
         return np.concatenate(blocks)[start - first * _CHOICES :][: stop - start]
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        given = self.choices(0, self.start)
+        per_batch = self.batch_size // self._together
+        given = self.choices(0, self.start * per_batch)
         readers = [
-            pool.read(int((given == number).sum()) * self.batch_size)
-            for number, pool in enumerate(self.pools)
+            pool.read(int((given == number).sum()) * self._together) for number, pool in enumerate(self.pools)
         ]
         batch = self.start
         while True:
-            for pool in self.choices(batch, batch + _CHOICES):
-                indices = [next(readers[pool]) for _ in range(self.batch_size)]
+            chosen = self.choices(batch * per_batch, (batch + _CHOICES) * per_batch)
+            for pools in chosen.reshape(_CHOICES, per_batch):
+                indices = [next(readers[pool]) for pool in np.repeat(pools, self._together)]
                 draws = [
                     Draw(index, seed_for(self.seed, "example", batch, place))
                     for place, index in enumerate(indices)

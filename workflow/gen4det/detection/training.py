@@ -23,6 +23,7 @@ from gen4det.detection.detectors import build_model, load_backbone, load_config
 from gen4det.detection.loop import Stop, TrainingLoop, ignore_signals, make_runner
 from gen4det.detection.samplers import BatchSampler, Pool, repeat_factors
 from gen4det.detection.settings import DetectorSettings, TrainSettings
+from gen4det.detection.synthetic_aware import make_aware, require_aware
 from gen4det.detection.weights import save_weights
 from gen4det.errors import InputError
 from gen4det.provenance import seed_for
@@ -71,10 +72,14 @@ def train(
         InputError: data, config, weights or checkpoint are unusable, or the training diverged.
     """
     rank, world_size = _join_processes(device)
-    sources = load_sources(dataset, synthetic)
-    categories = sorted(sources[0].annotations["categories"], key=lambda category: category["id"])
+    sources, categories = load_sources(dataset, synthetic, real=settings.real)
     detector = settings.detector
-    config = load_config(detector.config, classes=len(categories), iterations=detector.iterations)
+    config = load_config(
+        detector.config,
+        classes=len(categories),
+        iterations=detector.iterations,
+        schedule=detector.schedule,
+    )
     if config.batch_size % world_size:
         raise InputError(
             f"{detector.config}: batch_size {config.batch_size} does not divide into {world_size} parts"
@@ -99,7 +104,8 @@ def train(
             num_workers=workers,
             worker_init_fn=ignore_signals,
         )
-        model = _on_device(initial_model(config, detector, settings.seed), device, world_size)
+        model = initial_model(config, detector, settings.seed, masked=bool(data.masked.all()))
+        model = _on_device(model, device, world_size)
         loop = functools.partial(
             TrainingLoop,
             max_iters=config.max_iters,
@@ -138,18 +144,39 @@ def train(
 # --- parts ----------------------------------------------------------------------------------------
 
 
-def load_sources(dataset: Dataset, synthetic: list[Path]) -> list[Source]:
-    """The real training images, then each synthetic set.
+def load_sources(
+    dataset: Dataset, synthetic: list[Path], *, real: bool = True
+) -> tuple[list[Source], list[dict]]:
+    """The real training images, then each synthetic set; and the categories, ordered by id.
+
+    Args:
+        real: whether the real images are among the sources.
 
     Raises:
-        InputError: a file is missing or malformed.
+        InputError: a file is missing or malformed, or a synthetic image was drawn after a real one that is
+            not of this training split.
     """
     train = dataset.train
-    sources = [Source(dataset.name, train.annotations_path, train.load(), train.images)]
+    annotations = train.load()
+    categories = sorted(annotations["categories"], key=lambda category: category["id"])
+    known = {image["id"] for image in annotations["images"]}
+    sources = [Source(dataset.name, train.annotations_path, annotations, train.images)] if real else []
     for path in map(Path, synthetic):
-        annotations, images = load_synthetic(path)
-        sources.append(Source(path.parent.name, path, annotations, images))
-    return sources
+        drawn, images = load_synthetic(path)
+        _require_references(drawn, known, path, train.annotations_path)
+        sources.append(Source(path.parent.name, path, drawn, images, synthetic=True))
+    return sources, categories
+
+
+def _require_references(drawn: dict, known: set[int], path: Path, split: Path) -> None:
+    """What is drawn after images outside the training split would tell of data that must stay unseen."""
+    for image in drawn["images"]:
+        reference = image.get("reference_image_id")
+        if reference is not None and reference not in known:
+            raise InputError(
+                f"{path}: image {image['id']} was drawn after image {reference}, which is not in {split}; "
+                "draw the set again from this training split"
+            )
 
 
 def batch_sampler(
@@ -157,7 +184,7 @@ def batch_sampler(
 ) -> BatchSampler:
     """The order in which images are trained on, as the settings of the detector say."""
     detector = settings.detector
-    real = data.origin == 0
+    real = ~data.synthetic
     everything = np.ones(len(data), dtype=bool)
     counted = {"all": (everything, everything), "real": (real, real), "each": (~real, real)}
     by_synthetic, by_real = (
@@ -166,7 +193,7 @@ def batch_sampler(
     )
     factors = np.where(real, by_real, by_synthetic)
     groups, probabilities = [everything], None
-    if detector.synthetic_batches is not None and not real.all():
+    if detector.synthetic_batches is not None and real.any() and not real.all():
         groups = [real, ~real]
         probabilities = [1 - detector.synthetic_batches, detector.synthetic_batches]
     pools = [
@@ -174,17 +201,34 @@ def batch_sampler(
         for number, group in enumerate(groups)
     ]
     return BatchSampler(
-        pools, batch_size, settings.seed, probabilities=probabilities, rank=rank, world_size=world_size
+        pools,
+        batch_size,
+        settings.seed,
+        probabilities=probabilities,
+        per_image=detector.synthetic_mixing == "image",
+        rank=rank,
+        world_size=world_size,
     )
 
 
-def initial_model(config: Config, detector: DetectorSettings, seed: int) -> nn.Module:
+def initial_model(config: Config, detector: DetectorSettings, seed: int, *, masked: bool = True) -> nn.Module:
     """The detector before its first iteration, on the CPU.
 
+    Args:
+        masked: whether all training images have masks.
+
     Raises:
-        InputError: the backbone asks for pretrained weights and the settings name none, or unusable ones.
+        InputError: the backbone asks for pretrained weights and the settings name none, or unusable ones; a
+            part of the detector cannot do what the settings ask.
     """
     model = config.model.to_dict()
+    if detector.ignore_background or not masked:
+        model = make_aware(
+            model,
+            ignore_background=detector.ignore_background,
+            positives_only=detector.positives_only,
+            source=detector.config,
+        )
     backbone = model.get("backbone") or {}
     pretrained = (backbone.get("init_cfg") or {}).get("type") == "Pretrained"
     if pretrained:
@@ -196,6 +240,8 @@ def initial_model(config: Config, detector: DetectorSettings, seed: int) -> nn.M
         )
     seed_everything(seed_for(seed, "initial weights"))
     built = build_model(model)
+    if detector.ignore_background:
+        require_aware(built, detector.config)
     built.init_weights()
     if detector.backbone_weights is not None:
         load_backbone(built, detector.backbone_weights)

@@ -1,0 +1,207 @@
+"""Parts of mmdet for training on synthetic images, whose labels are true but not complete.
+
+What an engine draws may show more than it labels: objects that came with the scenery, objects whose label a
+filter dropped. Gen2Det (arXiv 2312.04566) therefore lets background of synthetic images teach nothing
+("background ignore"), and lets images without masks teach the mask head nothing. Both are done here by parts
+that stand in for mmdet's in the configuration of a training; on real images they do exactly what mmdet does.
+
+Whether an image is synthetic stands in the meta information of its `gt_instances`, the one thing of an image
+that samplers are shown (`flag_instances`).
+"""
+
+import copy
+
+from gen4det.detection import detectors  # noqa: F401  (makes mmdet usable; before anything of it is imported)
+
+# isort: split
+from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
+from mmdet.models.task_modules.assigners import AssignResult
+from mmdet.models.task_modules.samplers import SamplingResult
+from mmdet.registry import MODELS, TASK_UTILS
+from mmengine.config import Config
+from mmengine.structures import InstanceData
+from torch import nn
+
+from gen4det.errors import InputError
+
+ROI_HEADS = {
+    "StandardRoIHead": "SyntheticAwareStandardRoIHead",
+    "CascadeRoIHead": "SyntheticAwareCascadeRoIHead",
+}
+"""RoI heads of mmdet and what stands in for them."""
+
+
+def flag_instances(instances: InstanceData, *, synthetic: bool, masked: bool) -> None:
+    """Note in the labels of a training image where it comes from.
+
+    Args:
+        synthetic: whether an engine drew the image.
+        masked: whether the labels have masks; otherwise what stands there is not to be learned.
+    """
+    instances.set_metainfo({"synthetic": synthetic, "masked": masked})
+
+
+def make_aware(model: dict, *, ignore_background: bool, positives_only: bool, source: str) -> dict:
+    """A copy of a model's configuration, to train with, that tells synthetic images from real ones.
+
+    Args:
+        model: in mmdet's words.
+        ignore_background: see `DetectorSettings.ignore_background`; else masks alone are looked after.
+        positives_only: see there.
+        source: config file named in errors.
+
+    Raises:
+        InputError: a kind of RoI head that there is no counterpart for.
+    """
+    model = Config(model).to_dict()
+    if model.get("roi_head"):
+        kind = model["roi_head"]["type"].removeprefix("mmdet.")
+        if kind not in ROI_HEADS:
+            raise InputError(
+                f"{source}: ignore_background, or synthetic images without masks, need a RoI head of the "
+                f"kind {' or '.join(ROI_HEADS)}, not {kind}"
+            )
+        model["roi_head"]["type"] = ROI_HEADS[kind]
+    if ignore_background:
+        for settings in _with_assigner(model.get("train_cfg")):
+            usual = settings.get("sampler") or {"type": "PseudoSampler"}
+            settings["sampler"] = {
+                "type": "PositivesOfSynthetic",
+                "sampler": usual,
+                "positives_only": positives_only,
+            }
+    return model
+
+
+def _with_assigner(value: object) -> list[dict]:
+    """All dictionaries of a piece of configuration that say how regions are assigned to labels."""
+    if isinstance(value, list | tuple):
+        return [found for item in value for found in _with_assigner(item)]
+    if not isinstance(value, dict):
+        return []
+    here = [value] if "assigner" in value else []
+    return here + [found for item in value.values() for found in _with_assigner(item)]
+
+
+def require_aware(model: nn.Module, source: str) -> None:
+    """Check that every head that learns from background leaves that of synthetic images out.
+
+    Raises:
+        InputError: a head that chooses its regions without a sampler of the configuration.
+    """
+    dense = getattr(model, "rpn_head", None) or getattr(model, "bbox_head", None)
+    samplers = {dense: getattr(dense, "sampler", None)}
+    if getattr(model, "roi_head", None) is not None:
+        chosen = model.roi_head.bbox_sampler
+        samplers[model.roi_head] = chosen[0] if isinstance(chosen, list) else chosen
+    for head, sampler in samplers.items():
+        if not isinstance(sampler, PositivesOfSynthetic):
+            raise InputError(
+                f"{source}: ignore_background does not reach {type(head).__name__}, which takes no sampler"
+            )
+
+
+# --- regions to learn from ------------------------------------------------------------------------
+
+
+@TASK_UTILS.register_module()
+class PositivesOfSynthetic:
+    """A sampler that leaves out the background of synthetic images; on real images the usual one.
+
+    Serves every head that asks a sampler: anchors of region proposals, proposals of one or several stages,
+    and, around PseudoSampler, dense one-stage heads, where all priors that are not positive then have weight
+    zero in the (focal) loss. Normalisers follow: a head divides by the number of regions it learns from.
+
+    Args:
+        sampler: the usual sampler, in mmdet's words.
+        positives_only: on synthetic images, draw as many positives as otherwise positives and negatives
+            together (the sampler's `num`).
+        context: the head, handed on.
+    """
+
+    def __init__(self, sampler: dict, positives_only: bool = False, context: object = None):
+        self.usual = TASK_UTILS.build(dict(sampler), default_args=dict(context=context))
+        self.for_synthetic = self.usual
+        if positives_only and "pos_fraction" in sampler:
+            generous = {**sampler, "pos_fraction": 1.0}
+            self.for_synthetic = TASK_UTILS.build(generous, default_args=dict(context=context))
+
+    def sample(
+        self, assigned: AssignResult, predicted: InstanceData, labelled: InstanceData, **more: object
+    ) -> SamplingResult:
+        """Choose the regions of one image that are learned from."""
+        if not labelled.get("synthetic", False):
+            return self.usual.sample(assigned, predicted, labelled, **more)
+        return _without_negatives(self.for_synthetic.sample(assigned, predicted, labelled, **more))
+
+
+def _without_negatives(result: SamplingResult) -> SamplingResult:
+    result.neg_inds = result.neg_inds[:0]
+    result.neg_priors = result.neg_priors[:0]
+    # mmdet counts at least one of each kind: synthetic images without labels would weigh down the others.
+    result.num_pos, result.num_neg = result.pos_inds.numel(), 0
+    result.avg_factor = result.num_pos
+    return result
+
+
+# --- heads of the second stage --------------------------------------------------------------------
+
+
+class _SyntheticAware:
+    """What both RoI heads add to mmdet's.
+
+    Every parameter takes part in every iteration, if with a gradient of zero: processes that train together
+    wait for each other's gradients, parameter by parameter, and one that is missing would let them hang.
+    """
+
+    def loss(self, x: tuple, rpn_results_list: list, batch_data_samples: list) -> dict:
+        """mmdet's losses; the mask loss is left out, not zero, where no image of the batch has masks."""
+        losses = super().loss(x, rpn_results_list, batch_data_samples)
+        if not any(sample.gt_instances.get("masked", True) for sample in batch_data_samples):
+            for name in [name for name in losses if name.endswith("loss_mask")]:
+                carrier = name.replace("loss_mask", "loss_bbox")
+                losses[carrier] = losses[carrier] + losses.pop(name)  # a zero that reaches the mask head
+        return losses
+
+    def bbox_loss(self, *arguments: object) -> dict:
+        """mmdet's; of no region at all a zero instead of nothing."""
+        results = super().bbox_loss(*arguments)
+        results["loss_bbox"].setdefault("loss_cls", results["cls_score"].sum())
+        return results
+
+
+@MODELS.register_module()
+class SyntheticAwareStandardRoIHead(_SyntheticAware, StandardRoIHead):
+    """StandardRoIHead for synthetic images."""
+
+    def mask_loss(self, x: tuple, sampling_results: list, bbox_feats: object, instances: list) -> dict:
+        """mmdet's, on the images that have masks."""
+        return super().mask_loss(x, _masked_only(sampling_results, instances), bbox_feats, instances)
+
+
+@MODELS.register_module()
+class SyntheticAwareCascadeRoIHead(_SyntheticAware, CascadeRoIHead):
+    """CascadeRoIHead for synthetic images."""
+
+    def mask_loss(self, stage: int, x: tuple, sampling_results: list, instances: list) -> dict:
+        """mmdet's, on the images that have masks."""
+        return super().mask_loss(stage, x, _masked_only(sampling_results, instances), instances)
+
+
+def _masked_only(results: list[SamplingResult], instances: list[InstanceData]) -> list[SamplingResult]:
+    """The same samples, without positives on images whose labels have no masks."""
+    return [
+        result if labels.get("masked", True) else _without_positives(result)
+        for result, labels in zip(results, instances, strict=True)
+    ]
+
+
+_OF_POSITIVES = ("inds", "priors", "is_gt", "assigned_gt_inds", "gt_labels", "gt_bboxes")
+
+
+def _without_positives(result: SamplingResult) -> SamplingResult:
+    emptied = copy.copy(result)
+    emptied.neg_priors = result.priors  # all regions, so that rows of shared features keep their count
+    for name in _OF_POSITIVES:
+        setattr(emptied, f"pos_{name}", getattr(result, f"pos_{name}")[:0])
+    return emptied
