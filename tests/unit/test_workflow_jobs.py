@@ -1,5 +1,6 @@
 """What the rules ask of plain Python: job settings, inputs, targets, resources."""
 
+import dataclasses
 import json
 import os
 import re
@@ -14,7 +15,9 @@ from types import SimpleNamespace
 import pytest
 
 from gen4det.config import load_project
+from gen4det.errors import InputError
 from gen4det.file_hashes import FULLY_HASHED, config_files, folder_hash, model_hashes, sampled_hash
+from gen4det.filters.settings import FilterSettings
 from gen4det.messages import NOTE, explain_failures, explain_locks, note_run
 from gen4det.workflow import (
     Jobs,
@@ -290,3 +293,106 @@ def test_failures_are_explained_by_the_last_words_of_their_logs(tmp_path):
         f"{names[1]}: ValueError: no",
         f"{names[2]}: (empty)",
     ]
+
+
+# --- what filters look at -------------------------------------------------------------------------
+
+MEASURED = {
+    "aesthetic": {"enabled": True},
+    "agreement": {"enabled": True, "min_score": 0.2, "max_per_image": 100},
+}
+MODELS = {
+    "diffusion": {"path": "resources/miniature/stable-diffusion"},
+    "clip": {"path": "resources/miniature/clip"},
+    "aesthetic": {"path": "resources/miniature/clip"},  # any folder: only its contents count here
+}
+SET = "results/miniature/synthetic/lvis/mosaicfusion"
+
+
+def filtered(chosen: dict | None = None, **more) -> Jobs:
+    engines = {"mosaicfusion": {"filter": MEASURED if chosen is None else chosen}}
+    return changed(**{"foundation": MODELS, "engines": engines, **more})
+
+
+def test_a_filter_reads_what_was_measured_and_nothing_else_where_it_is_off():
+    jobs = filtered()
+    assert jobs.ratings(wildcards())[1] == f"{SET}/aesthetic/00001.json"
+    assert jobs.detections(wildcards())[0] == f"{SET}/detections/mask-rcnn/seed0/00000.json"
+    assert jobs.calibration(wildcards()) == ["results/miniature/data/lvis/aesthetic.json"]
+    assert f"{SET}/filter.pdf" in jobs.targets()
+    jobs = filtered({"aesthetic": {"enabled": True, "threshold": 5.0}})
+    assert jobs.ratings(wildcards()) and jobs.calibration(wildcards()) == []
+    jobs = filtered({})
+    assert jobs.ratings(wildcards()) == jobs.detections(wildcards()) == jobs.calibration(wildcards()) == []
+    assert f"{SET}/filter.pdf" not in jobs.targets()
+
+
+def test_a_threshold_measures_and_draws_nothing_again():
+    before = filtered()
+    thresholds = {
+        "aesthetic": {"enabled": True, "threshold": 5.5},
+        "agreement": {"enabled": True, "min_score": 0.3, "min_iou": 0.5, "max_per_image": 100},
+    }
+    after = filtered(thresholds)
+    for name in ("data", "plan", "generate", "rate", "calibrate", "detect", "train"):
+        assert getattr(before, name)(wildcards()) == getattr(after, name)(wildcards()), name
+    assert before.filter(wildcards()) != after.filter(wildcards())
+
+
+def test_other_models_measure_again():
+    before, after = filtered(), filtered(foundation=MODELS | {"aesthetic": MODELS["diffusion"]})
+    for name in ("rate", "calibrate"):
+        models = json.loads(getattr(before, name)(wildcards()))["models"]
+        assert models.keys() == {"resources/miniature/clip"}
+        assert getattr(before, name)(wildcards()) != getattr(after, name)(wildcards())
+    assert before.detect(wildcards()) == after.detect(wildcards())
+
+
+def test_variants_share_what_was_measured():
+    chosen = {"agreement": {"enabled": True, "max_per_image": 250}}
+    jobs = filtered()
+    engine = jobs.project.engines["mosaicfusion"]
+    variant = dataclasses.replace(
+        engine, name="variant", base="mosaicfusion", filter=FilterSettings.model_validate(chosen)
+    )
+    engines = {"mosaicfusion": engine, "variant": variant}
+    jobs = Jobs(dataclasses.replace(jobs.project, engines=engines))
+    assert jobs.detections(wildcards(engine="variant")) == jobs.detections(wildcards())
+    # Measured once, with as many detections as the one that asks for the most.
+    assert json.loads(jobs.detect(wildcards()))["settings"] == {"max_per_image": 250}
+    assert json.loads(jobs.detect(wildcards(seed="1")))["settings"] == {"max_per_image": 300}
+
+
+def test_stages_accept_what_they_measure_with():
+    from gen4det.stages._aesthetic import RatingSettings
+    from gen4det.stages.detect import DetectStageSettings
+    from gen4det.stages.filter_page import FilterPageSettings
+
+    jobs = filtered()
+    for name in ("rate", "calibrate"):
+        RatingSettings.model_validate(json.loads(getattr(jobs, name)(wildcards()))["settings"])
+    DetectStageSettings.model_validate(json.loads(jobs.detect(wildcards()))["settings"])
+    FilterPageSettings.model_validate(json.loads(jobs.filter_page(wildcards()))["settings"])
+
+
+def test_the_detector_that_a_filter_asks_is_trained_even_if_no_table_shows_it():
+    other = read_yaml(ROOT / "config/config.yaml")["detectors"]["mask-rcnn"] | {"iterations": 7}
+    detectors = {
+        "mask-rcnn": read_yaml(ROOT / "config/config.yaml")["detectors"]["mask-rcnn"],
+        "other": other,
+    }
+    jobs = filtered({"agreement": {"enabled": True, "detector": "other"}}, detectors=detectors)
+    asked = wildcards(detector="other", arm="real")
+    assert json.loads(jobs.train(asked))["settings"]["detector"]["iterations"] == 7
+    assert jobs.synthetic_sets(asked) == []
+    assert re.fullmatch(jobs.names("arm"), "real")
+
+
+def test_bad_input_is_refused_filters_that_refer_to_nothing():
+    with pytest.raises(
+        InputError, match="mosaicfusion.filter.agreement.detector: 'mask-rcn' is not a detector"
+    ):
+        filtered({"agreement": {"enabled": True, "detector": "mask-rcn"}})
+    models = {name: MODELS[name] for name in ("diffusion", "clip")}
+    with pytest.raises(InputError, match="mosaicfusion.filter.aesthetic: needs foundation.aesthetic"):
+        filtered(foundation=models)
