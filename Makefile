@@ -17,15 +17,19 @@ PAGES := $(TABLE).csv $(FIGURES).pdf $(FIGURES)_gallery.pdf
 # The stamp carries the hash of pyproject.toml: installing is repeated when the pins change, and only then.
 HASH := $(shell $(PYTHON) -c 'import hashlib; print(hashlib.sha256(open("pyproject.toml", "rb").read()).hexdigest()[:12])')
 INSTALLED := .venv/installed-$(HASH)
+# The environment of the submit host; its stamp carries the hash of its file.
+SUBMITS := .venv-submit/installed-$(shell cksum < envs/submit.yaml | cut -d ' ' -f 1)
+# Installs Debian's Slurm where it can; `make test` and `make test-slurm` use it.
+SLURM = tests/slurm/install.sh $$(cd tests/slurm && $(PYTHON) -c 'import local_cluster; print(*local_cluster.PACKAGES)')
 # OpenCV comes twice, because two dependencies ask for two builds of it. Both unpack into one folder; the one
 # without windows must be the last, since the other cannot be imported where there is no libGL.
 OPENCV := $(shell grep -o 'opencv-python-headless==[0-9.]*' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo seeds test lint format schema unlock clean
+.PHONY: help setup submit demo seeds why test test-slurm lint format schema unlock clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED)  ## create .venv with the pinned packages (repeated only when pyproject.toml changes)
 
@@ -39,6 +43,13 @@ $(INSTALLED):
 	@$(BIN)/python -c 'import cv2, diffusers, mmcv, mmdet, mmengine, torch; print("setup: ready, torch", torch.__version__)'
 	@rm -f .venv/installed-*; touch $@
 
+submit: $(SUBMITS)  ## create .venv-submit: Snakemake with the plugin for Slurm, without the libraries of the jobs
+
+$(SUBMITS): envs/submit.yaml
+	@test -x .venv-submit/bin/python || $(PYTHON) -m venv .venv-submit
+	.venv-submit/bin/python -m pip install --progress-bar off $(PIP_ARGS) $$(sed -n 's/^ *- \(.*==.*\)/\1/p' $<)
+	@rm -f .venv-submit/installed-*; touch $@
+
 demo: setup  ## real against generated training data in the miniature: table and figures from nothing
 	$(SNAKEMAKE) $(SNAKEMAKE_ARGS) $(PAGES)
 	@echo; cat $(TABLE).md; echo
@@ -50,8 +61,16 @@ seeds: setup  ## the same with three training seeds: mean and spread
 	$(SNAKEMAKE) $(SNAKEMAKE_ARGS) --config 'seeds=[0,1,2]' -- $(PAGES)
 	@echo; cat $(TABLE).md
 
-test: setup  ## all tests
+why: setup  ## for each result that is not up to date the reason: make why TARGET=FILE CONFIGFILE=config/paper.yaml
+	@PYTHONPATH=workflow $(BIN)/python -m gen4det.why $(if $(CONFIGFILE),--configfile $(CONFIGFILE)) -- $(TARGET)
+
+test: setup  ## all tests; those of the profile `slurm` where a Slurm can be installed and started
+	@$(SLURM) && $(MAKE) --no-print-directory submit || echo "test: no Slurm here; its tests will be skipped and say so"
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-slurm: setup submit  ## the profile on a Slurm of its own: table, cancelled jobs, outages, dead drivers (half an hour)
+	@$(SLURM)
+	GEN4DET_TEST_SLURM=all $(BIN)/python -m pytest $(PYTEST_ARGS) tests/slurm
 
 lint: setup  ## what CI asks of the text: ruff, snakefmt, snakemake --lint, generated files
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from checkouts import Checkout, copy_checkout, copy_repository
 
 SCALE = Path(__file__).with_name("config.yaml")

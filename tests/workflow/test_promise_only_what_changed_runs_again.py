@@ -1,9 +1,13 @@
-"""Promise: only what changed runs again."""
+"""Promise: only what changed runs again. Each test is a change and the jobs that a run would do after it."""
 
 import os
+import shutil
+import subprocess
 from collections import Counter
 
 import pytest
+
+from checkouts import ROOT, copy_repository
 
 pytestmark = pytest.mark.workflow
 
@@ -27,7 +31,7 @@ def append(checkout, path: str, text: str = "\n# a change\n") -> None:
 
 
 def test_touching_all_sources_reruns_nothing(checkout):
-    for folder in ("config", "workflow", "resources", "local", "envs"):
+    for folder in ("config", "workflow", "resources", "local", "slurm", "envs"):
         for path in (checkout / folder).rglob("*"):
             os.utime(path)
     os.utime(checkout / "Snakefile")
@@ -79,6 +83,45 @@ def test_changing_the_filter_draws_nothing(checkout):
         CONFIG, "    drop_image: false\n", "    drop_image: false\n    filter: {max_area_fraction: 0.9}\n"
     )
     assert checkout.planned() == Counter(filter=1) + DETECTION + PAGES
+
+
+def test_swapping_two_values_is_a_change(checkout):
+    """Snakemake compares parameters as a set without names: two loose ones could trade places unnoticed."""
+    checkout.edit(CONFIG, "steps: 4", "steps: 3")
+    checkout.edit(CONFIG, "sigma_spatial: 3", "sigma_spatial: 4")
+    assert checkout.planned() == SYNTHETIC
+
+
+def test_an_engine_that_no_arm_uses_draws_nothing(checkout):
+    room = checkout / "workflow/gen4det/engines/idle"
+    shutil.copytree(ROOT / "tests/slurm/slow_engine", room)
+    settings = (room / "settings.py").read_text().replace('"slow"', '"idle"')
+    (room / "settings.py").write_text(settings)
+    (checkout / "config/engines/idle.yaml").write_text("idle:\n  method: idle\n")
+    assert not checkout.planned()
+    append(checkout, package("engines/idle/engine"))
+    append(checkout, package("engines/idle/settings"))
+    append(checkout, "config/engines/idle.yaml", "  images: 8\n")
+    assert not checkout.planned()
+
+
+def test_a_comment_in_an_environment_reruns_nothing(checkout):
+    for path in (checkout / "envs").iterdir():
+        append(checkout, path.relative_to(checkout.folder), "# a comment\n")
+    assert not checkout.planned()
+
+
+def test_results_copied_into_a_fresh_clone_are_taken_as_they_are(finished, tmp_path):
+    (tmp_path / "clone").mkdir()
+    clone = copy_repository(tmp_path / "clone", finished / CONFIG)
+    for path in [path for path in clone.folder.rglob("*") if path.is_file()]:
+        os.utime(path)  # what git writes is new
+    (clone / ".snakemake").mkdir()
+    for part in ("results", ".snakemake/metadata"):
+        subprocess.run(["cp", "-a", str(finished / part), str(clone / part)], check=True)
+    assert not clone.planned()
+    append(clone, package("engines/mosaicfusion/engine"))
+    assert clone.planned() == SYNTHETIC
 
 
 def test_changing_a_model_draws_again_and_an_unused_one_does_not(checkout):

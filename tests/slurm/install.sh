@@ -1,0 +1,28 @@
+#!/bin/sh
+# Debian's Slurm for the tests of the profile; does nothing where it is there already.
+#
+#   tests/slurm/install.sh PACKAGE...
+#
+# No service is started: the tests start their own daemons and stop them again.
+set -eu
+missing=
+for package in "$@"; do
+    dpkg-query --show --showformat='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "Slurm is not installed, and installing it needs root and apt" >&2
+    exit 1
+fi
+echo "installing$missing"
+policy=/usr/sbin/policy-rc.d made=
+if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    made=$policy
+fi
+trap 'rm -f $made' EXIT
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+# shellcheck disable=SC2086
+apt-get install -qq -y --no-install-recommends $missing >/dev/null

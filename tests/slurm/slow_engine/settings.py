@@ -1,0 +1,14 @@
+"""Settings of the slow engine."""
+
+from typing import ClassVar, Literal
+
+from gen4det.engines.settings import EngineSettings
+
+
+class Settings(EngineSettings):
+    """Nothing of what a test makes it do on the way is here: it must not change what is drawn."""
+
+    models: ClassVar[tuple[str, ...]] = ()
+
+    method: Literal["slow"] = "slow"
+    images: int = 4

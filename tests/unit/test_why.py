@@ -1,0 +1,58 @@
+"""Reasons in words, from what Snakemake says in JSON."""
+
+import json
+import os
+from types import SimpleNamespace
+
+from gen4det.why import changed_parameters, differences, newer_modules, parameters, some, source
+
+
+def literal(**parameter) -> str:
+    return repr(json.dumps(parameter))
+
+
+def job(tmp_path, stage="plot") -> SimpleNamespace:
+    result = tmp_path / "result"
+    result.touch()
+    return SimpleNamespace(output=[str(result)], shellcmd=f"python -m gen4det.stages.{stage} table")
+
+
+def change(before: dict, now: dict) -> SimpleNamespace:
+    return SimpleNamespace(only_old={literal(**before)}, only_new={literal(**now)})
+
+
+def test_swapped_values_are_two_changes(tmp_path):
+    before, now = {"settings": {"a": 1, "b": {"c": 2}}}, {"settings": {"a": 2, "b": {"c": 1}}}
+    reasons = list(changed_parameters(job(tmp_path), change(before, now)))
+    assert reasons == ["settings.a: 1 -> 2", "settings.b.c: 2 -> 1"]
+
+
+def test_keys_that_come_and_go():
+    assert [key for key, _, _ in differences({"a": {"b": 1}}, {"a": {"c": 1}})] == ["a.b", "a.c"]
+
+
+def test_code_and_contents_have_no_values(tmp_path):
+    before = {"code": "0", "models": {"m/unet.safetensors": "1"}, "files": {"x.py": "2"}}
+    now = {"code": "3", "models": {"m/unet.safetensors": "4"}, "files": {"x.py": "5"}}
+    code, model, file = changed_parameters(job(tmp_path), change(before, now))
+    assert code.startswith("its code has changed")
+    assert model == "the contents of m/unet.safetensors have changed"
+    assert file == "the contents of x.py have changed"
+
+
+def test_modules_that_are_younger_than_the_result(tmp_path):
+    table = job(tmp_path)
+    now = source("gen4det.evaluation.study_table").stat().st_mtime
+    os.utime(table.output[0], (now - 1, now - 1))
+    assert "gen4det.evaluation.study_table" in newer_modules(table, {})
+    os.utime(table.output[0], (2**32, 2**32))
+    assert newer_modules(table, {}) == []
+
+
+def test_parameters_beside_the_one():
+    assert parameters([literal(code="0"), "2"]) == {"code": "0", "others": [2]}
+
+
+def test_long_lists_are_cut():
+    assert some("abc") == "a, b, c"
+    assert some("abcdefg") == "a, b, c, d, e and 2 more"

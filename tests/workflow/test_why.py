@@ -1,0 +1,53 @@
+"""`make why` says for each result that is not up to date the reason, in words."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.workflow
+
+TABLE = "results/test/tables/lvis_rare.csv"
+
+
+def why(checkout, *targets: str) -> dict[str, list[str]]:
+    """Reasons by result."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gen4det.why", "--configfile", "config/test.yaml", "--", *targets],
+        cwd=checkout.folder,
+        env=checkout.environment() | {"PYTHONPATH": str(checkout / "workflow")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    paragraphs = re.split(r"^(?! )", done.stdout, flags=re.MULTILINE)[1:]
+    return {lines[0]: [line.strip() for line in lines[1:]] for lines in map(str.splitlines, paragraphs)}
+
+
+def test_nothing_is_stale_after_a_run(finished):
+    assert why(finished) == {"Everything is up to date.": []}
+
+
+def test_each_change_is_named_where_it_strikes_and_what_follows_from_it(checkout):
+    checkout.edit("config/studies/lvis_rare.yaml", "metrics: [mask_APr,", "metrics: [mask_AP50, mask_APr,")
+    checkout.edit("config/test.yaml", "iterations: 6", "iterations: 7")
+    with open(checkout / "workflow/gen4det/evaluation/average_precision.py", "a") as stream:
+        stream.write("# a change\n")
+    folder = "results/test/detectors/lvis/mask-rcnn/real/seed0"
+    stale = why(checkout, TABLE)
+    assert stale[f"{folder}/weights.safetensors (train)"] == ["settings.detector.iterations: 6 -> 7"]
+    assert stale[f"{folder}/metrics.json (evaluate)"] == [
+        "its code has changed; newer than the result: gen4det.evaluation.average_precision",
+        f"made again before it: {folder}/weights.safetensors",
+    ]
+    metrics, made = stale[f"{TABLE} (table)"]
+    assert metrics.startswith('settings.metrics: ["mask_APr"') and '-> ["mask_AP50", "mask_APr"' in metrics
+    assert made.startswith("made again before it: results/test/detectors/")
+    assert not [result for result in stale if "synthetic" in result]
+
+
+def test_what_is_missing_or_was_made_by_other_files_is_said(checkout):
+    (checkout / TABLE).unlink()
+    assert why(checkout, TABLE) == {f"{TABLE} (table)": ["not there yet"]}

@@ -1,0 +1,180 @@
+"""Why a run would make results again: one paragraph per result that is not up to date.
+
+    python -m gen4det.why results/miniature/tables/lvis_rare.csv     (make why TARGET=...)
+
+Snakemake says that parameters have changed and prints both, each a page of JSON. Here it is the key that
+changed, with its values before and now; of changed code, the modules that are newer than the result. Nothing
+is run.
+"""
+
+import argparse
+import ast
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from snakemake.api import SnakemakeApi
+from snakemake.settings.enums import Quietness, RerunTrigger
+from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
+
+from gen4det.engines.base import engine_module, known_methods
+from gen4det.provenance import PACKAGE_ROOT, import_closure
+
+TRIGGERS = frozenset({RerunTrigger.MTIME, RerunTrigger.PARAMS, RerunTrigger.INPUT, RerunTrigger.CODE})
+"""Those of the profiles."""
+SHOWN = 5
+"""Longest list of files or modules that is printed."""
+CONTENTS = frozenset({"models", "files"})
+"""Parts of a job's parameter that hold hashes of files."""
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("targets", nargs="*", metavar="FILE", help="results; none: all of the scale")
+    parser.add_argument("--configfile", type=Path, metavar="FILE", help="scale, in place of the miniature")
+    args = parser.parse_args()
+    stale = 0
+    for heading, reasons in stale_results(args.targets, args.configfile):
+        stale += 1
+        print(heading, *(f"    {reason}" for reason in reasons), sep="\n")
+    if not stale:
+        print("Everything is up to date.")
+
+
+def stale_results(targets: Iterable[str] = (), configfile: Path | None = None) -> list[tuple[str, list[str]]]:
+    """Results that a run in this folder would make, in an order in which they can be made.
+
+    Args:
+        targets: files or rules; none: the default target.
+        configfile: scale file; None: the Snakefile's own.
+
+    Returns:
+        (first output and its rule, reasons in words) of each job.
+    """
+    config = ConfigSettings(configfiles=[configfile.absolute()] if configfile else [])
+    with SnakemakeApi(OutputSettings(dryrun=True, quiet={Quietness.ALL})) as api:
+        workflow = api.workflow(ResourceSettings(cores=1), config)
+        settings = DAGSettings(targets=frozenset(targets), rerun_triggers=TRIGGERS, force_incomplete=True)
+        workflow.dag(settings).execute_workflow("dryrun")
+        dag = workflow._workflow.dag
+        order = {job: rank for rank, level in enumerate(dag.toposorted()) for job in level}
+        jobs = [job for job in dag.needrun_jobs(exclude_finished=False) if job.output]
+        return [
+            (f"{job.output[0]} ({job.rule.name})", list(reasons_of(job, dag)))
+            for job in sorted(jobs, key=lambda job: (order[job], str(job.output[0])))
+        ]
+
+
+def reasons_of(job: Any, dag: Any) -> Iterator[str]:
+    """Reasons of one of Snakemake's jobs, in words."""
+    reason, memory = dag.reason(job), dag.workflow.persistence
+    if reason.forced or reason._incomplete_output:
+        yield "an earlier run began it and did not finish"
+        return
+    if reason._missing_output:
+        yield (
+            "not there yet" if not Path(job.output[0]).exists() else f"missing: {some(reason.missing_output)}"
+        )
+    if reason.params_changed:
+        yield from changed_parameters(job, reason.params_changed)
+    if reason.input_changed:
+        now = {str(file) for file in job.input}
+        before = {file for path in job.output for file in memory.input(path) or ()}
+        for files, word in ((now - before, "also"), (before - now, "no more")):
+            if files:
+                yield f"reads {word} {some(files)}"
+    if reason.code_changed:
+        yield "the text of the rule has changed"
+    if reason._updated_input:
+        yield f"newer than it: {some(reason.updated_input)}"
+    if reason._updated_input_run and not reason._missing_output:
+        yield f"made again before it: {some(reason.updated_input_run)}"
+
+
+# --- parameters -----------------------------------------------------------------------------------------
+
+
+def changed_parameters(job: Any, change: Any) -> Iterator[str]:
+    """Differences between the parameter of a result and that of its job now, in words.
+
+    Args:
+        change: Snakemake's sets of parameters, `only_old` and `only_new`, as Python literals.
+    """
+    before, now = (parameters(side) for side in (change.only_old, change.only_new))
+    for key, old, new in differences(before, now):
+        part, _, file = key.partition(".")
+        if part == "code":
+            modules = some(newer_modules(job, now))
+            yield "its code has changed" + (f"; newer than the result: {modules}" if modules else "")
+        elif part in CONTENTS:
+            yield f"the contents of {file} have changed"
+        else:
+            yield f"{key}: {shown(old)} -> {shown(new)}"
+
+
+def parameters(literals: Iterable[str]) -> dict:
+    """The one parameter of a job as nested mappings; further ones under the key "others"."""
+    found: dict = {}
+    for literal in literals:
+        value = ast.literal_eval(literal)
+        if isinstance(value, str) and value.startswith("{"):
+            found |= json.loads(value)
+        else:
+            found.setdefault("others", []).append(value)
+    return found
+
+
+ABSENT = object()
+
+
+def differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(dotted key, value before, value now) of every difference between two nested mappings."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in [*before, *(name for name in now if name not in before)]:
+            path = f"{key}.{name}" if key else name
+            yield from differences(before.get(name, ABSENT), now.get(name, ABSENT), path)
+    elif before != now:
+        yield key, before, now
+
+
+def newer_modules(job: Any, parameter: dict) -> list[str]:
+    """Modules of a job's code that are younger than its result: the likely ones; times are not contents."""
+    stage = re.search(r"gen4det\.stages\.\w+", job.shellcmd or "")
+    if stage is None or not os.path.exists(job.output[0]):
+        return []
+    method = parameter.get("settings", {}).get("engine", {}).get("method")
+    engine = [engine_module(method, "engine")] if method in known_methods() else []
+    made = os.path.getmtime(job.output[0])
+    return [name for name in import_closure(stage[0], *engine) if source(name).stat().st_mtime > made]
+
+
+def source(module: str) -> Path:
+    """File of a module of this package."""
+    path = PACKAGE_ROOT.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def shown(value: Any) -> str:
+    """A value on one line."""
+    if value is ABSENT:
+        return "(nothing)"
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def some(names: Iterable[str]) -> str:
+    """A list on one line."""
+    names = sorted(map(str, names))
+    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + rest
+
+
+if __name__ == "__main__":
+    sys.exit(main())
