@@ -57,7 +57,8 @@ def filter_page(generated: GeneratedSet, fractions: list[dict], *, seed: int = 0
     """
     ids = choose_images(generated, IMAGES, seed)
     lines = ceil(len(ids) / COLUMNS)
-    heights = (1.5, lines * (PAGE_WIDTH / COLUMNS + 0.36))
+    tallest = max(height / width for height, width in (_size(generated, image_id) for image_id in ids))
+    heights = (1.5, lines * (min(tallest, 2) * PAGE_WIDTH / COLUMNS + 0.36))
     reasons = [reason for reason, _ in reason_counts(generated)]
     colours = dict(zip(reasons, REJECTED_COLOURS, strict=False))
     with style():
@@ -92,7 +93,7 @@ def draw_fractions(axes: Axes, rows: list[dict], reasons: list[str], colours: di
 def draw_verdicts(axes: Axes, generated: GeneratedSet, image_id: int, colours: dict[str, str]) -> None:
     """An image with its kept boxes, solid, and its rejected ones, dashed, in the colour of their reason."""
     store, record = generated.images[image_id]
-    size = (record["height"], record["width"])
+    size = _size(generated, image_id)
     show_image(axes, store.image(image_name(record)))
 
     def name(_: int, label: dict) -> str:
@@ -112,6 +113,11 @@ def draw_verdicts(axes: Axes, generated: GeneratedSet, image_id: int, colours: d
     if len(lines) > REASON_LINES:
         lines = [*lines[: REASON_LINES - 1], "..."]
     axes.set_xlabel("\n".join(lines), fontsize=4.5, loc="left", labelpad=2)
+
+
+def _size(generated: GeneratedSet, image_id: int) -> tuple[int, int]:
+    record = generated.images[image_id][1]
+    return record["height"], record["width"]
 
 
 def _box_only(label: dict) -> dict:

@@ -1,5 +1,7 @@
 """What the stages that score images share: settings, and the models ready for use."""
 
+from pathlib import Path
+
 from gen4det.diffusion.settings import FoundationSettings
 from gen4det.errors import InputError
 from gen4det.filters.aesthetic import AestheticRater
@@ -23,4 +25,6 @@ def load_rater(settings: RatingSettings, device: str) -> AestheticRater:
     for name, source in (("clip", clip), ("aesthetic", head)):
         if source is None:
             raise InputError(f"foundation.{name}: no model given; the aesthetic filter needs it")
+    if clip.revision is None and not Path(clip.path).is_dir():
+        raise InputError(f"{clip.path}: no such folder, and a hub id needs a revision (commit)")
     return AestheticRater(clip.path, clip.revision, head.path, device)
