@@ -272,6 +272,8 @@ def test_a_name_without_a_known_word_is_warned_of_once_and_painted(make_dataset,
 
 # --- the shipped variants -------------------------------------------------------------------------
 
+FILTERED = ("gen2det", "gen2det-coco", "gen2det-image-filter", "gen2det-unfiltered")
+
 
 def shipped(request, changes=None):
     variants = read_variants(request.config.rootpath / "config" / "engines")
@@ -296,6 +298,7 @@ def test_the_papers_constants(request):
 
 def test_variants_share_images_and_differ_in_their_filters(request):
     found = shipped(request, {"gen2det": {"references": 5}})
+    found = {name: found[name] for name in FILTERED}
     assert {engine.images for engine in found.values()} == {"gen2det"}
     assert {engine.settings.references for engine in found.values()} == {5}
     enabled = {name: (e.filter.aesthetic.enabled, e.filter.agreement.enabled) for name, e in found.items()}
