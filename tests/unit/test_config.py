@@ -220,6 +220,15 @@ def test_rows_over_several_data_sets_share_recipes(project, refusal):
     assert "rare.yaml: baseline: no such arm 'real' on tenth" in refusal(scale, rare={"arms": arms})
 
 
+def test_bad_input_is_refused_subset_of_nothing(refusal):
+    part = {"source": "subset", "of": "lvsi", "share": 0.1}
+    text = refusal({"datasets": {"part": part}})
+    assert text == "config.yaml: datasets.part.of: no whole data set 'lvsi'; did you mean 'lvis'?"
+    assert "datasets.part.share: Input should be less than or equal to 1" in refusal(
+        {"datasets": {"part": part | {"share": 10}}}
+    )
+
+
 def test_seeds_from_the_command_line(project, refusal):
     assert project({"seeds": ["0", "1", "2"]}).config.seeds == (0, 1, 2)  # as Snakemake reads seeds=[0,1,2]
     assert "seeds: the same value twice" in refusal({"seeds": [0, 0]})

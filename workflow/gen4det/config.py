@@ -235,6 +235,7 @@ def load_project(values: dict, *, source: str, root: str | Path) -> Project:
     for name, detector in config.detectors.items():
         if not (root / detector.config).is_file():
             raise InputError(f"{source}: detectors.{name}.config: no such file {detector.config}")
+    _check_subsets(config, source=source)
     variants = read_variants(root / "config" / "engines")
     studies = {name: _load_study(name, config, variants, source=source, root=root) for name in config.studies}
     _check_arms(studies)
@@ -244,6 +245,15 @@ def load_project(values: dict, *, source: str, root: str | Path) -> Project:
     project = Project(root, config, engines, studies)
     _check_asked(project)
     return project
+
+
+def _check_subsets(config: Config, *, source: str) -> None:
+    """Every subset is one of a whole data set of this scale."""
+    whole = [name for name, data in config.datasets.items() if data.source != "subset"]
+    for name, data in config.datasets.items():
+        if data.source == "subset" and data.of not in whole:
+            known = suggest(data.of, whole)
+            raise InputError(f"{source}: datasets.{name}.of: no whole data set {data.of!r}{known}")
 
 
 # --- filters --------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ class Jobs:
     # --- data ---------------------------------------------------------------------------------------
 
     def data(self, wildcards: Any) -> str:
-        """Settings of a data set, for render, photographs and download."""
+        """Settings of a data set, for render, photographs, download and subset."""
         data = self.config.datasets[wildcards.dataset]
         return job(data.model_dump(mode="json"), {"miniature": "render"}.get(data.source, data.source))
 
@@ -80,6 +80,10 @@ class Jobs:
         data = self.config.datasets[wildcards.dataset]
         files = (data.train.annotations, data.val.annotations)
         return [file for file in files if Path(file).is_file()]
+
+    def whole(self, wildcards: Any) -> str:
+        """Descriptor of the data set that a subset is taken from."""
+        return f"{self.results}/data/{self.config.datasets[wildcards.dataset].of}/dataset.json"
 
     def registry(self, wildcards: Any) -> str:
         """List of the public data that a data set is downloaded from."""

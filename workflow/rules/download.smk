@@ -1,4 +1,4 @@
-"""Detection data: rendered, the user's own photographs, or downloaded.
+"""Detection data: rendered, the user's own photographs, downloaded, or a subset of one of these.
 
 Makes <results>/data/<dataset>/dataset.json, the descriptor every later stage receives, and what it points to.
 """
@@ -89,4 +89,32 @@ rule download:
         "Download {wildcards.dataset}"
     shell:
         "python -m gen4det.stages.download --settings {params.job:q} --output {output.dataset:q}"
+        " 2>&1 | tee_log {log:q}"
+
+
+rule subset:
+    input:
+        whole=jobs.whole,
+    output:
+        "<results>/data/{dataset}/train.json",
+        dataset="<results>/data/{dataset}/dataset.json",
+        record="<results>/data/{dataset}/dataset.json.record.json",
+    log:
+        "<logs>/subset/{dataset}.log",
+    benchmark:
+        "<benchmarks>/subset/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=jobs.datasets_from("subset"),
+    conda:
+        "../../envs/analyse.yaml"
+    threads: jobs.needs("data").threads
+    resources:
+        mem_mb=jobs.memory("data"),
+        runtime=jobs.runtime("data"),
+    params:
+        job=jobs.data,
+    message:
+        "Take a subset of the training images: {wildcards.dataset}"
+    shell:
+        "python -m gen4det.stages.subset --settings {params.job:q} --whole {input.whole:q} --output {output.dataset:q}"
         " 2>&1 | tee_log {log:q}"

@@ -1,6 +1,8 @@
-"""Settings of data that are not rendered: a user's own photographs, public downloads."""
+"""Settings of data that are not rendered: a user's own photographs, public downloads, subsets of either."""
 
 from typing import Literal
+
+from pydantic import Field
 
 from gen4det.settings import Settings
 
@@ -41,3 +43,19 @@ class DownloadDataset(Settings):
     """File that lists the downloads."""
     folder: str = "results/downloads"
     """Where downloads are kept and unpacked; shared by all data sets."""
+
+
+class SubsetDataset(Settings):
+    """Some of the training images of another data set, with the same validation: for studies of scarce data.
+
+    The subsets of one data set and seed are nested: each holds all images of every smaller one.
+    """
+
+    source: Literal["subset"]
+    """Where the data come from."""
+    of: str
+    """The other data set, by its name in the scale file."""
+    share: float = Field(gt=0, le=1)
+    """Share of its training images; at least one image."""
+    seed: int = Field(0, ge=0)
+    """Seed of the choice."""

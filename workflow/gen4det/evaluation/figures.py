@@ -1,7 +1,6 @@
 """The figure of a study: what was measured, seed by seed, and below it, on axes of their own, the papers."""
 
 import math
-import textwrap
 from collections.abc import Callable
 
 from matplotlib.axes import Axes
@@ -9,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from gen4det.evaluation.plotting import COLUMN_WIDTH, GREY, MARKERS, PAGE_WIDTH, PALETTE, style
+from gen4det.evaluation.line_figure import line_figure
+from gen4det.evaluation.plotting import COLUMN_WIDTH, GREY, MARKERS, PAGE_WIDTH, PALETTE, heading, style
 from gen4det.evaluation.study_settings import StudySettings
 from gen4det.evaluation.study_table import Metrics, Row, spread, study_rows, value_of
 from gen4det.evaluation.table_text import scale_note
@@ -23,7 +23,10 @@ def study_figure(settings: StudySettings, metrics: Metrics) -> Figure:
 
     Left masks, right boxes, as far as the study asks for them. Small markers are seeds, the wide line their
     mean; published numbers are hollow and stand in a row below, because they belong to another scale.
+    A study that asks for lines gets them instead.
     """
+    if settings.lines:
+        return line_figure(settings, metrics)
     rows = study_rows(settings, metrics)
     kinds = [k for k in ("mask", "box") if any(m.startswith(f"{k}_") for m in settings.metrics)]
     groups = {kind: [m for m in settings.metrics if m.startswith(f"{kind}_")] for kind in kinds}
@@ -32,8 +35,9 @@ def study_figure(settings: StudySettings, metrics: Metrics) -> Figure:
     with style():
         legend = _legend(settings, rows, published)
         columns = 3 if wide else 2
-        heading = _heading(settings, characters=110 if wide else 58)
-        height = (3.0 if published else 2.0) + 0.13 * (math.ceil(len(legend) / columns) + heading.count("\n"))
+        note = "" if scale_note(settings) == settings.scale else scale_note(settings)
+        title = heading(settings.title, note, characters=110 if wide else 58)
+        height = (3.0 if published else 2.0) + 0.13 * (math.ceil(len(legend) / columns) + title.count("\n"))
         figure = Figure(figsize=(PAGE_WIDTH if wide else COLUMN_WIDTH, height), layout="constrained")
         axes = figure.subplots(
             1 + published,
@@ -54,16 +58,9 @@ def study_figure(settings: StudySettings, metrics: Metrics) -> Figure:
         if published:
             axes[1, 0].set_ylabel("published AP")
         figure.align_ylabels(axes[:, 0])
-        figure.suptitle(heading, fontsize=7)
+        figure.suptitle(title, fontsize=7)
         figure.legend(handles=legend, loc="outside lower center", frameon=False, ncols=columns)
     return figure
-
-
-def _heading(settings: StudySettings, characters: int) -> str:
-    lines = textwrap.wrap(settings.title, characters)
-    if scale_note(settings) != settings.scale:
-        lines += textwrap.wrap(scale_note(settings), characters)
-    return "\n".join(lines)
 
 
 Draw = Callable[[Axes, float, float, Row, str, str, str], None]

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +48,12 @@ def style() -> Iterator[None]:
     """The style; for drawing and for saving."""
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **_STYLE, "backend": matplotlib.get_backend()}):
         yield
+
+
+def heading(*texts: str, characters: int) -> str:
+    """Texts below each other, each broken to this width; what repeats the one before is left out."""
+    kept = [text for previous, text in zip(("", *texts), texts, strict=False) if text and text != previous]
+    return "\n".join(line for text in kept for line in textwrap.wrap(text, characters))
 
 
 def save_figure(figure: Figure, path: str | Path, *, dpi: int = 200) -> list[Path]:

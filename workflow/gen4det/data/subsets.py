@@ -1,0 +1,71 @@
+"""Subsets of the training images of a data set, as a data set of their own.
+
+Everything downstream reads the descriptor of the subset alone: detectors, engines and filters see no other
+training image.
+"""
+
+import os
+from pathlib import Path
+
+from gen4det.data.annotations import category_counts, write_annotations
+from gen4det.data.datasets import DatasetDescriptor, Split, SplitDescriptor, load_dataset, write_dataset
+from gen4det.data.source_settings import SubsetDataset
+from gen4det.provenance import seed_for
+
+
+def write_subset(
+    name: str, settings: SubsetDataset, whole: str | Path, output: str | Path
+) -> tuple[int, int]:
+    """Write dataset.json and train.json of a subset; images and validation stay where they are.
+
+    Args:
+        name: of the subset.
+        whole: descriptor of the data set it is taken from.
+        output: the subset's descriptor.
+
+    Returns:
+        Number of training images of the subset and of the whole.
+
+    Raises:
+        InputError: the whole data set is unusable.
+    """
+    output = Path(output)
+    dataset = load_dataset(whole)
+    everything = dataset.train.load()
+    training = restrict(everything, settings.share, settings.seed)
+    write_annotations(output.parent / "train.json", training)
+    train = _descriptor(dataset.train, output.parent) | {"annotations": "train.json"}
+    val = _descriptor(dataset.val, output.parent)
+    splits = {"train": SplitDescriptor(**train), "val": SplitDescriptor(**val)}
+    write_dataset(output, DatasetDescriptor(name=name, format=dataset.format, **splits))
+    return len(training["images"]), len(everything["images"])
+
+
+def restrict(annotations: dict, share: float, seed: int) -> dict:
+    """A share of the images, in their order, with their annotations and all categories.
+
+    Images are ranked by a hash of (seed, image id), so that a smaller share is part of every larger one, and
+    no image's rank depends on the others.
+    """
+    ranked = sorted(annotations["images"], key=lambda image: seed_for(seed, "subset", image["id"]))
+    chosen = {image["id"] for image in ranked[: max(1, round(share * len(ranked)))]}
+    restricted = annotations | {
+        "images": [image for image in annotations["images"] if image["id"] in chosen],
+        "annotations": [label for label in annotations["annotations"] if label["image_id"] in chosen],
+    }
+    counts = category_counts(restricted)
+    restricted["categories"] = [
+        category
+        | dict(zip(("image_count", "instance_count"), counts.get(category["id"], (0, 0)), strict=True))
+        for category in annotations["categories"]
+    ]
+    return restricted
+
+
+def _descriptor(split: Split, folder: Path) -> dict:
+    """A split of another data set, seen from this folder."""
+    return {
+        "annotations": os.path.relpath(split.annotations_path, folder),
+        "images": os.path.relpath(split.images_path, folder),
+        "images_sha256": split.images_sha256,
+    }
