@@ -17,6 +17,7 @@ from gen4det.engines.base import Generated, Instance
 from gen4det.engines.shards import IMAGE_DROPPED, ShardInProgress
 from gen4det.errors import InputError
 from gen4det.filters.geometry import failed_filter
+from gen4det.filters.selection import Selection, synthetic_set
 from gen4det.filters.settings import FilterSettings
 from gen4det.filters.verdicts import split_labels
 from gen4det.provenance import write_json
@@ -270,6 +271,17 @@ def test_lvis_fields(run):
     found = {c["id"]: (c["image_count"], c["instance_count"], c["frequency"]) for c in data["categories"]}
     assert found == {1: (2, 2, "f"), 2: (1, 1, "c"), 3: (2, 3, "r")}  # no mushroom
     assert all(category["def"] == "a thing" for category in data["categories"])
+
+
+def test_crowds_stay_crowds_in_coco():
+    image = {**IMAGE, "file_name": "a.png"}
+    labels = [label(9, 9), {**label(5, 5, iscrowd=1), "id": 2}]
+    categories = [{"id": 1, "name": "cup"}]
+    labels = [{**record, "category_id": 1} for record in labels]
+    selection = Selection([image], labels, [], categories)
+    training = {"images": [image], "annotations": labels, "categories": categories}
+    data = synthetic_set(selection, training, "coco", "rle", "shards")
+    assert [annotation["iscrowd"] for annotation in data["annotations"]] == [0, 1]
 
 
 def test_merging_twice_into_a_toy_lvis_file_keeps_ids_unique_and_counts_right(run, tmp_path):

@@ -26,6 +26,10 @@ TINY = FoundationTraining(
     unet_channels=(16, 16, 32),
     text_width=16,
     clip_steps=2,
+    clip_quality_pairs=4,
+    clip_quality_steps=2,
+    aesthetic_scenes=8,
+    aesthetic_steps=3,
 )
 
 
@@ -132,8 +136,6 @@ def test_models_load_as_the_library_classes_they_claim_to_be(tmp_path):
     image = pipeline("a photo of a cup", height=64, width=64, num_inference_steps=2, output_type="np")
     assert image.images.shape == (1, 64, 64, 3)
     assert isinstance(pipeline.vae, AutoencoderKL)
-    train_clip(
-        TINY, corpus, tmp_path / "stable-diffusion", tmp_path / "clip", tmp_path / "c" / "work", "cpu"
-    )
+    train_clip(TINY, corpus, tmp_path / "stable-diffusion", tmp_path / "clip", tmp_path / "c" / "work", "cpu")
     clip = CLIPModel.from_pretrained(tmp_path / "clip", torch_dtype=torch.float32)
     assert clip.text_projection.weight.shape == (16, 16)

@@ -64,6 +64,7 @@ def write_card(path: Path, settings: FoundationTraining, judgement: dict, record
         "",
         "![inpainting](inpainting.png)",
         "",
+        *_aesthetic_lines(records.get("aesthetic", {}).get("heldout")),
         "## Training",
         "",
         "| part | seconds | device | code | note |",
@@ -79,6 +80,25 @@ def write_card(path: Path, settings: FoundationTraining, judgement: dict, record
     ]
     with atomic_write(path) as temporary:
         temporary.write_text("\n".join(lines))
+
+
+def _aesthetic_lines(heldout: dict | None) -> list[str]:
+    if heldout is None:
+        return []
+    by_kind = ", ".join(f"{kind} {share:.2f}" for kind, share in heldout["auc_by_kind"].items())
+    return [
+        "Aesthetic predictor: a head of the public predictor's kind on this CLIP's image embedding, trained",
+        "to tell pictures as rendered from spoilt ones (out of focus, grainy, in coarse blocks, badly",
+        "compressed, in pieces, washed out, melted). CLIP's image tower has had a lesson in that before.",
+        f"On {heldout['images']} held-out pictures the rank correlation of score and quality is",
+        f"{heldout['rank_correlation']:.2f}. A picture as rendered scores above a spoilt one with",
+        f"probability {heldout['auc']:.2f}, and {heldout['auc_local']:.2f} if only the boxes of its objects",
+        f"are spoilt (by kind: {by_kind}).",
+        "Scores of held-out pictures, and spoilt ones from the worst to the best:",
+        "",
+        "![aesthetic scores](aesthetic.png)",
+        "",
+    ]
 
 
 def _linked(file: Path, root: Path) -> bool:

@@ -2,6 +2,10 @@
 
 Radford et al. 2021 train both towers; here the text tower is locked and only its projection learns
 (Zhai et al. 2022, "LiT", lock the image tower instead).
+
+CLIP knows blur and noise, because the captions of the web mention them. Ours mention names, so that the
+embedding would tell nothing of a picture's quality. The image tower therefore gets a second lesson, from
+pictures as rendered and spoilt, in which the embedding of the clean ones must stay close to what it was.
 """
 
 import json
@@ -9,14 +13,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig
 
+from gen4det.data.progress import progress
+from gen4det.miniature.aesthetic import BEST, draw_pair
 from gen4det.miniature.autoencoder import to_tensor
 from gen4det.miniature.diffusion import tokenize
 from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.training import train
+from gen4det.provenance import atomic_write
 
 BATCH = 64
+QUALITY_BATCH = 32
+SPREAD, MIDDLE = 10.0, 7.5  # of the probe that measures quality: unit vectors are small, scores end at 10
 
 
 def new_clip(settings: FoundationTraining, text_encoder: CLIPTextModel) -> CLIPModel:
@@ -70,6 +80,7 @@ def train_clip(
         fingerprint=settings.model_dump(include={"seed", "image_size", "text_width", "clip_steps"}),
         ema_decay=0.99, weight_decay=1e-2,
     )  # fmt: skip
+    teach_quality(settings, model, work / "quality", device)
     model.half().save_pretrained(output, safe_serialization=True)
     tokenizer.save_pretrained(output)
     size = settings.image_size
@@ -80,6 +91,65 @@ def train_clip(
         "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_convert_rgb": True,
     }  # fmt: skip
     (output / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=2) + "\n")
+
+
+def teach_quality(settings: FoundationTraining, model: CLIPModel, work: Path, device: str) -> None:
+    """Fit the image tower, so that a linear map of its embedding tells the quality of a picture."""
+    pairs = _pairs(settings, work / "pairs.npz")
+
+    def embed(images: np.ndarray) -> torch.Tensor:
+        pixels = to_tensor(images, device)
+        return _unit(model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output))
+
+    with torch.no_grad():
+        before = torch.cat(
+            [embed(part) for part in np.array_split(pairs["clean"], 1 + len(pairs["clean"]) // 64)]
+        )
+    probe = torch.nn.Linear(before.shape[1], 1).to(device)
+    quality = torch.from_numpy(pairs["quality"]).to(device)
+    model.requires_grad_(False)
+    model.vision_model.requires_grad_(True)
+    model.visual_projection.requires_grad_(True)
+
+    def step_loss(step: int, rng: np.random.Generator) -> torch.Tensor:
+        pick = rng.choice(len(quality), min(QUALITY_BATCH, len(quality)), replace=False)
+        images = np.concatenate([pairs["clean"][pick], pairs["spoilt"][pick]])
+        embedded = embed(images[:, :, ::-1].copy() if rng.random() < 0.5 else images)
+        clean = embedded[: len(pick)]
+        wanted = torch.cat([torch.full((len(pick),), BEST, device=device), quality[pick]])
+        error = (probe(SPREAD * embedded)[:, 0] + MIDDLE - wanted).square().mean()
+        drift = 1 - (clean * before[pick]).sum(1).mean()
+        return error + drift
+
+    fingerprint = settings.model_dump(
+        include={"seed", "image_size", "clip_quality_pairs", "clip_quality_steps"}
+    )
+    train(
+        [model, probe], step_loss, steps=settings.clip_quality_steps, learning_rate=1e-3, work=work,
+        fingerprint=fingerprint, ema_decay=0.99, warmup=40, weight_decay=1e-2,
+    )  # fmt: skip
+
+
+def _pairs(settings: FoundationTraining, cache: Path) -> dict[str, np.ndarray]:
+    """Pictures "clean" and "spoilt", uint8 (N, S, S, 3), and "quality", float32 (N,), of the spoilt ones."""
+    if not cache.exists():
+        size = (settings.image_size, settings.image_size)
+
+        def scaled(image: np.ndarray) -> np.ndarray:
+            return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+        clean, spoilt, quality = [], [], []
+        with progress(None, "render pairs", "pair", total=settings.clip_quality_pairs) as bar:
+            for index in range(settings.clip_quality_pairs):
+                pair = draw_pair(settings, "clip-quality", index)
+                clean.append(scaled(pair.clean))
+                spoilt.append(scaled(pair.spoilt))
+                quality.append(pair.quality)
+                bar.update()
+        with atomic_write(cache) as temporary, open(temporary, "wb") as stream:
+            np.savez(stream, clean=np.stack(clean), spoilt=np.stack(spoilt), quality=np.float32(quality))
+    with np.load(cache, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
 
 
 def _unit(vectors: torch.Tensor) -> torch.Tensor:

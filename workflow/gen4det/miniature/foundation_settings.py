@@ -26,9 +26,13 @@ class FoundationTraining(Settings):
     """Optimiser steps of the grounded inpainting U-Net at batch 8."""
     clip_steps: int = 500
     """Optimiser steps of the CLIP image tower at batch 64."""
-    aesthetic_scenes: int = 4_000
+    clip_quality_pairs: int = 2_400
+    """Pictures, as rendered and spoilt, from which the image tower learns what is wrong with a picture."""
+    clip_quality_steps: int = 700
+    """Optimiser steps of that lesson at 32 pairs."""
+    aesthetic_scenes: int = 3_000
     """Pictures rendered for the aesthetic predictor; each is seen as rendered and spoilt."""
-    aesthetic_steps: int = 3_000
+    aesthetic_steps: int = 2_000
     """Optimiser steps of the aesthetic predictor at batch 256."""
     backbone_steps: int = 600
     """Optimiser steps of the detector's backbone at batch 64."""

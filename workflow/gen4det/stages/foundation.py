@@ -1,6 +1,6 @@
 """Train one part of the miniature's foundation models, or judge or install them.
 
-Parts, in their order: corpus, autoencoder, diffusion, inpainting, clip, backbone, judge, install.
+Parts, in their order: corpus, autoencoder, diffusion, inpainting, clip, aesthetic, backbone, judge, install.
 Training resumes from its last checkpoint; on a GPU the same command takes minutes.
 """
 
@@ -8,10 +8,14 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
 from gen4det.detection.detectors import MODELS, load_config
+from gen4det.filters.aesthetic import AestheticHead
+from gen4det.filters.clip import ImageEncoder
+from gen4det.miniature.aesthetic import train_aesthetic
 from gen4det.miniature.autoencoder import train_autoencoder
 from gen4det.miniature.card import write_card
 from gen4det.miniature.categories import CATEGORIES
@@ -30,10 +34,21 @@ FOLDERS = {
     "diffusion": "stable-diffusion",
     "inpainting": "gligen-inpainting",
     "clip": "clip",
+    "aesthetic": "aesthetic",
     "backbone": "backbone",
 }
 DETECTOR = "config/detectors/miniature_mask_rcnn.py"
-PARTS = ("corpus", "autoencoder", "diffusion", "inpainting", "clip", "backbone", "judge", "install")
+PARTS = (
+    "corpus",
+    "autoencoder",
+    "diffusion",
+    "inpainting",
+    "clip",
+    "aesthetic",
+    "backbone",
+    "judge",
+    "install",
+)
 
 
 def main() -> None:
@@ -72,6 +87,9 @@ def main() -> None:
             train_inpainting(settings, diffusion, model, work, device)
         elif part == "clip":
             train_clip(settings, corpus, diffusion, model, work, device)
+        elif part == "aesthetic":
+            clip = folder / "models" / FOLDERS["clip"]
+            record.add(heldout=fit_aesthetic(settings, clip, model, work, device))
         elif part == "backbone":
             accuracy = train_backbone(settings, corpus, model / "model.safetensors", work, device)
             record.add(heldout_accuracy=accuracy)
@@ -82,6 +100,20 @@ def main() -> None:
             install(settings, folder, args.resources)
         if (work / "loss.csv").exists():
             loss_curve(work, folder / part / "loss.png", part)
+
+
+def fit_aesthetic(
+    settings: FoundationTraining, clip: Path, output: Path, work: Path, device: str
+) -> dict[str, object]:
+    """Train the aesthetic predictor on the miniature's CLIP; figures on held-out pictures."""
+    encoder = ImageEncoder(str(clip), device=device)
+    torch.manual_seed(settings.seed)
+    head = AestheticHead(encoder.width)
+
+    def embed(images: list[np.ndarray]) -> torch.Tensor:
+        return encoder.embed(np.stack([encoder.preprocess(image) for image in images]))
+
+    return train_aesthetic(settings, head, embed, output, work, device)
 
 
 def train_backbone(
@@ -113,8 +145,9 @@ def install(settings: FoundationTraining, folder: Path, resources: Path) -> None
         "samples.png": folder / "judge" / "samples.png",
         "reconstructions.png": folder / "judge" / "reconstructions.png",
         "inpainting.png": folder / "judge" / "inpainting.png",
+        "aesthetic.png": folder / "aesthetic" / "scores.png",
         **{f"loss_{part}.png": folder / part / "loss.png" for part in
-           ("autoencoder", "diffusion", "inpainting", "clip", "backbone")},
+           ("autoencoder", "diffusion", "inpainting", "clip", "aesthetic", "backbone")},
     }  # fmt: skip
     for name, source in pictures.items():
         shutil.copyfile(source, resources / name)
