@@ -1,11 +1,18 @@
 """The set-up files agree with each other."""
 
+import ast
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+
+from gen4det.engines.base import engine_module, known_methods
+from gen4det.provenance import import_closure
+from gen4det.why import source
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -27,6 +34,94 @@ def test_environments_have_the_pins_of_the_project(path):
     )
     packages = [package for package in packages if "executor-plugin" not in package]
     assert pins(packages).items() <= pins(PROJECT["dependencies"]).items()
+
+
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "faster_coco_eval": "faster-coco-eval",
+    "mmcv": "onedl-mmcv",
+    "mmdet": "onedl-mmdetection",
+    "mmengine": "onedl-mmengine",
+    "tokenizers": "transformers",
+    "yaml": "PyYAML",
+}
+"""Packages whose name is not that of the module, or that another brings along."""
+
+
+def environment(path: Path) -> set[str]:
+    """Packages that an environment names."""
+    (packages,) = (
+        entry["pip"] for entry in yaml.safe_load(path.read_text())["dependencies"] if isinstance(entry, dict)
+    )
+    return {package.partition("==")[0] for package in packages}
+
+
+def stages_by_environment() -> dict[str, set[str]]:
+    """Stages that run in each environment, by the rules."""
+    found: dict[str, set[str]] = {}
+    for path in (ROOT / "workflow/rules").glob("*.smk"):
+        for rule in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+            name, stage = re.search(r"envs/(\w+)\.yaml", rule), re.search(r"gen4det\.stages\.(\w+)", rule)
+            if name and stage:
+                found.setdefault(name[1], set()).add(stage[1])
+    return found
+
+
+def imported(*modules: str) -> set[str]:
+    """Packages of others that come with these modules: imported at the top level of one that is, too."""
+    packages, seen, queue = set(), set(), list(modules)
+    while queue:
+        module = queue.pop()
+        if module in seen or not source(module).is_file():  # a name of a module, not a module
+            continue
+        seen.add(module)
+        for node in ast.parse(source(module).read_bytes()).body:
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            queue += [name for name in names if name.startswith("gen4det.")]
+            packages.update(name.partition(".")[0] for name in names)
+    return {DISTRIBUTIONS.get(name, name) for name in packages - sys.stdlib_module_names - {"gen4det"}}
+
+
+@pytest.mark.parametrize("name", sorted(stages_by_environment()))
+def test_environments_hold_what_their_stages_import(name):
+    there = environment(ROOT / f"envs/{name}.yaml")
+    for stage in sorted(stages_by_environment()[name]):
+        methods = known_methods() if stage in ("finetune", "plan", "generate") else []
+        modules = import_closure(f"gen4det.stages.{stage}", *(engine_module(it, "engine") for it in methods))
+        missing = imported(*modules) - there
+        assert not missing, f"envs/{name}.yaml: gen4det.stages.{stage} imports {sorted(missing)}"
+
+
+def test_the_submit_host_can_read_the_snakefile():
+    """With nothing but its own packages: those of the jobs are not there."""
+    common = (ROOT / "workflow/rules/common.smk").read_text()
+    modules = re.findall(r"^from (gen4det[.\w]+) import", common, re.MULTILINE)
+    settings = [engine_module(method, "settings") for method in known_methods()]
+    assert imported(*modules, *settings) <= environment(ROOT / "envs/submit.yaml")
+
+
+@pytest.mark.parametrize("script", sorted(ROOT.glob("[et]*/**/*.sh")), ids=lambda path: path.stem)
+def test_scripts_parse(script):
+    subprocess.run(["sh", "-n", str(script)], check=True)
+
+
+def test_pins_outside_the_environments_are_those_of_the_project():
+    pinned = pins(PROJECT["dependencies"])
+    for script in (ROOT / "envs").glob("*.post-deploy.sh"):
+        named = re.findall(r"([\w-]+)==([\w.]+)", script.read_text())
+        assert named and all(pinned[package] == version for package, version in named), script
+    image = (ROOT / "envs/gen4det.def").read_text()
+    assert "pyproject.toml" in image and "==" not in image  # it reads them there
+
+
+def test_the_image_is_of_the_pythons_we_support():
+    image = re.search(r"^From: \S+python:3\.(\d+)", (ROOT / "envs/gen4det.def").read_text(), re.MULTILINE)
+    assert int(image[1]) >= int(PROJECT["requires-python"].removeprefix(">=3."))
 
 
 def test_each_rule_names_an_environment_that_exists():

@@ -51,6 +51,10 @@ shell.prefix(
 )
 
 
+# For `software-deployment-method: apptainer`, where the site has that and no conda; envs/gen4det.def makes it.
+container: "envs/gen4det.sif"
+
+
 # Shards that a profile packs into one allocation (`groups`) take turns on its GPU: each needs the slot, of which
 # the profile allows one. "local" counts it within an allocation; without a profile's limit it does nothing.
 resource_scopes:
