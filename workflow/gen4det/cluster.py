@@ -5,6 +5,7 @@ go on, and a fresh run would submit them a second time. So the fresh run ends th
 progress, and it goes on from there.
 """
 
+import os
 import shutil
 import subprocess
 import time
@@ -15,6 +16,8 @@ from gen4det.errors import InputError
 
 PREFIX = "gen4det_"
 """What names of our jobs begin with: `slurm-jobname-prefix` of the profile."""
+PACKED = "GEN4DET_PACKED"
+"""Variable of the environment of jobs that share an allocation."""
 PATIENCE = 600.0
 """Seconds that jobs may take to end. Slurm itself kills them KillWait seconds (30) after the first signal."""
 
@@ -62,6 +65,16 @@ def end_jobs_left_behind(checkout: Path, say: Callable[[str], None]) -> None:
 def other_runs(checkout: Path) -> int:
     """How many other runs hold locks in a checkout. Runs that make different files may work side by side."""
     return max(0, len(list((checkout / ".snakemake/locks").glob("*.output.lock"))) - 1)
+
+
+def shares_allocation(arguments: list[str]) -> bool:
+    """Whether this process is, or was started by, a Snakemake that runs a group of jobs in one allocation.
+
+    Snakemake tells the process that leads the allocation, not those it starts for each job; they are told here.
+    """
+    if "--local-groupid" in arguments:
+        os.environ[PACKED] = "1"
+    return PACKED in os.environ
 
 
 def discard_kept_batches(results: Path) -> None:

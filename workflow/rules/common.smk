@@ -6,7 +6,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir, "workflow")))
 
-from gen4det.cluster import discard_kept_batches, end_jobs_left_behind
+from gen4det.cluster import (
+    discard_kept_batches,
+    end_jobs_left_behind,
+    shares_allocation,
+)
 from gen4det.config import load_project
 from gen4det.errors import InputError
 from gen4det.messages import explain_failures, explain_locks, note_run
@@ -63,11 +67,7 @@ resource_scopes:
 
 # Jobs of the main process run on this machine; all others run where a scheduler ends them after `runtime`.
 budget = time_budget(limited=not workflow.is_main_process)
-
-# Snakemake tells the process that leads an allocation that it runs a group, not those it starts for each job.
-if "--local-groupid" in sys.argv:
-    os.environ["GEN4DET_PACKED"] = "1"
-keep = keep_batches(packed="GEN4DET_PACKED" in os.environ)
+keep = keep_batches(packed=shares_allocation(sys.argv))
 
 if workflow.is_main_process and "--unlock" not in sys.argv:
     if note := explain_locks(Path(".snakemake")):
