@@ -2,7 +2,13 @@
 
 import pytest
 
-from gen4det.cluster import discard_kept_batches, jobs_left_behind, other_runs
+from gen4det.cluster import (
+    PACKED,
+    discard_kept_batches,
+    jobs_left_behind,
+    other_runs,
+    shares_allocation,
+)
 from gen4det.errors import InputError
 from gen4det.workflow import keep_batches
 
@@ -10,6 +16,14 @@ from gen4det.workflow import keep_batches
 def test_batches_are_kept_where_jobs_fail_together():
     assert keep_batches(packed=True)(None, None) == "--keep-batches"
     assert keep_batches(packed=False)(None, None) == ""
+
+
+def test_jobs_that_share_an_allocation_know_it(monkeypatch):
+    monkeypatch.setenv(PACKED, "")
+    monkeypatch.delenv(PACKED)
+    assert not shares_allocation(["snakemake", "--cores", "1"])
+    assert shares_allocation(["snakemake", "--local-groupid", "x"])
+    assert shares_allocation(["snakemake", "--cores", "1"])  # started by the one before
 
 
 def test_batches_of_complete_shards_are_discarded(tmp_path):

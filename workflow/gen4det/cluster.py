@@ -70,7 +70,7 @@ def other_runs(checkout: Path) -> int:
 def shares_allocation(arguments: list[str]) -> bool:
     """Whether this process is, or was started by, a Snakemake that runs a group of jobs in one allocation.
 
-    Snakemake tells the process that leads the allocation, not those it starts for each job; they are told here.
+    Snakemake tells the process that leads the allocation, not those it starts for each job; this does.
     """
     if "--local-groupid" in arguments:
         os.environ[PACKED] = "1"
