@@ -52,6 +52,42 @@ def words(figure):
     return " ".join(" ".join(text.get_text().split()) for text in figure.findobj(Text))
 
 
+# --- lines ------------------------------------------------------------------------------------------------
+
+SWEEP = STUDY | {
+    "arms": {arm: {} for arm in ("real", "p1", "p2")},
+    "metrics": ["mask_AP", "box_AP"],
+    "lines": [{"x": "probability", "lines": {"drawn": [[0.2, "p2"], [0, "real"], [0.1, "p1"]]}}],
+    "published": {"source": "Paper, Table 2", "real": {"mask_AP": 21.0}, "p2": {"mask_AP": 23.0}},
+}
+METRICS_OF_SWEEP = {
+    "real": {seed: metrics_file(10.0 + seed) for seed in range(3)},
+    "p1": {},
+    "p2": {0: metrics_file(12.0), 1: metrics_file(15.0)},
+}
+
+
+def test_lines_go_through_means_in_the_order_of_the_setting():
+    figure = study_figure(StudySettings(**SWEEP), METRICS_OF_SWEEP)
+    mask, box, published_mask, published_box = figure.axes
+    line = next(line for line in mask.lines if line.get_linestyle() == "-")
+    assert list(line.get_xdata()) == [0, 0.1, 0.2]
+    np.testing.assert_array_equal(line.get_ydata(), [11.0, np.nan, 13.5])
+    seeds = [float(y) for line in mask.lines if line.get_linestyle() == "None" for y in line.get_ydata()]
+    assert sorted(seeds) == [10.0, 11.0, 12.0, 12.0, 15.0]
+    (dashed,) = published_mask.lines
+    assert dashed.get_linestyle() == "--" and list(dashed.get_xdata()) == [0, 0.2]
+    assert list(dashed.get_ydata()) == [21.0, 23.0] and not published_box.lines
+    text = words(figure)
+    assert "missing: p1 (seed 0, 1, 2); p2 (seed 2)" in text and "probability" in text
+    assert "not comparable" in text
+
+
+def test_lines_without_published_numbers_need_no_second_row():
+    figure = study_figure(StudySettings(**SWEEP | {"published": {}}), METRICS_OF_SWEEP)
+    assert len(figure.axes) == 2 and "published AP" not in words(figure)
+
+
 # --- the figure of a study --------------------------------------------------------------------------------
 
 

@@ -31,7 +31,8 @@ def line_figure(settings: StudySettings, metrics: Metrics) -> Figure:
         title = heading(settings.title, note, _missing(settings, metrics), characters=characters)
         height = (3.4 if published else 2.3) + 0.13 * title.count("\n")
         figure = Figure(figsize=(PAGE_WIDTH if wide else COLUMN_WIDTH, height), layout="constrained")
-        axes = figure.subplots(1 + published, len(panels), squeeze=False, sharex="col")
+        one_metric = "row" if len(settings.metrics) == 1 else False
+        axes = figure.subplots(1 + published, len(panels), squeeze=False, sharex="col", sharey=one_metric)
         for column, (panel, metric) in enumerate(panels):
             _draw_measured(axes[0, column], settings, metrics, panel, metric, names)
             axes[0, column].set_title(metric_name(metric), loc="left", fontweight="bold")
@@ -91,6 +92,9 @@ def _published(
 
 
 def _finish(axes: Axes, panel: LinePanel) -> None:
+    if panel.logarithmic:
+        axes.set_xscale("log")
+        axes.minorticks_off()
     values = sorted({x for points in panel.lines.values() for x, _ in points})
     axes.set_xticks(values, [f"{x:g}" for x in values])
     axes.margins(y=0.15)
@@ -102,7 +106,7 @@ def _finish(axes: Axes, panel: LinePanel) -> None:
 def _missing(settings: StudySettings, metrics: Metrics) -> str:
     """Which arms lack which seeds, in words; empty if none."""
     drawn = dict.fromkeys(
-        arm for panel in settings.lines for points in panel.lines.values() for _, arm in points
+        arm for panel in settings.lines for points in panel.lines.values() for _, arm in sorted(points)
     )
     lacking = {arm: [str(seed) for seed in settings.seeds if seed not in metrics[arm]] for arm in drawn}
     texts = [f"{settings.label(arm)} (seed {', '.join(seeds)})" for arm, seeds in lacking.items() if seeds]

@@ -23,6 +23,8 @@ class LinePanel(Settings):
 
     x: str
     """Label of the axis: which setting."""
+    logarithmic: bool = False
+    """Whether equal factors of the setting are equally far apart."""
     lines: dict[str, tuple[tuple[float, str], ...]] = Field(min_length=1)
     """Points (value of the setting, arm) of each line, by its name. An arm may stand in several lines."""
 
