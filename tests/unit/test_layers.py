@@ -22,6 +22,7 @@ LAYERS = (
         "messages",
         "requests",
         "cluster",
+        "records",
         "why",
     },
 )

@@ -4,11 +4,8 @@ import json
 import os
 from types import SimpleNamespace
 
-from gen4det.why import changed_parameters, differences, newer_modules, parameters, some, source
-
-
-def literal(**parameter) -> str:
-    return repr(json.dumps(parameter))
+from gen4det.records import differences, parameter_of, parameters
+from gen4det.why import changed, newer_modules, some, source
 
 
 def job(tmp_path, stage="plot") -> SimpleNamespace:
@@ -17,13 +14,9 @@ def job(tmp_path, stage="plot") -> SimpleNamespace:
     return SimpleNamespace(output=[str(result)], shellcmd=f"python -m gen4det.stages.{stage} table")
 
 
-def change(before: dict, now: dict) -> SimpleNamespace:
-    return SimpleNamespace(only_old={literal(**before)}, only_new={literal(**now)})
-
-
 def test_swapped_values_are_two_changes(tmp_path):
     before, now = {"settings": {"a": 1, "b": {"c": 2}}}, {"settings": {"a": 2, "b": {"c": 1}}}
-    reasons = list(changed_parameters(job(tmp_path), change(before, now)))
+    reasons = list(changed(job(tmp_path), before, now))
     assert reasons == ["settings.a: 1 -> 2", "settings.b.c: 2 -> 1"]
 
 
@@ -34,7 +27,7 @@ def test_keys_that_come_and_go():
 def test_code_and_contents_have_no_values(tmp_path):
     before = {"code": "0", "models": {"m/unet.safetensors": "1"}, "files": {"x.py": "2"}}
     now = {"code": "3", "models": {"m/unet.safetensors": "4"}, "files": {"x.py": "5"}}
-    code, model, file = changed_parameters(job(tmp_path), change(before, now))
+    code, model, file = changed(job(tmp_path), before, now)
     assert code.startswith("its code has changed")
     assert model == "the contents of m/unet.safetensors have changed"
     assert file == "the contents of x.py have changed"
@@ -50,7 +43,18 @@ def test_modules_that_are_younger_than_the_result(tmp_path):
 
 
 def test_parameters_beside_the_one():
-    assert parameters([literal(code="0"), "2"]) == {"code": "0", "others": [2]}
+    assert parameters([repr(json.dumps({"code": "it's"})), "2"]) == {"code": "it's", "others": [2]}
+
+
+def test_the_parameter_stands_in_the_record(tmp_path):
+    record = tmp_path / "x.record.json"
+    assert parameter_of(record) is None
+    record.write_text(
+        json.dumps({"command": ["plot", "table", "--settings", '{"code": "0"}', "--output", "x"]})
+    )
+    assert parameter_of(record) == {"code": "0"}
+    record.write_text(json.dumps({"command": ["plot", "table", "--settings", "settings.json"]}))
+    assert parameter_of(record) is None  # run by hand
 
 
 def test_long_lists_are_cut():

@@ -1,6 +1,7 @@
 """`make why` says for each result that is not up to date the reason, in words."""
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -48,6 +49,21 @@ def test_each_change_is_named_where_it_strikes_and_what_follows_from_it(checkout
     assert not [result for result in stale if "synthetic" in result]
 
 
-def test_what_is_missing_or_was_made_by_other_files_is_said(checkout):
+def test_results_without_records_are_adopted_or_named(checkout):
+    shutil.rmtree(checkout / ".snakemake/metadata")
+    weights = "results/test/detectors/lvis/mask-rcnn/real/seed0/weights.safetensors"
+    assert why(checkout) == {"Everything is up to date.": []}
+    checkout.edit("config/test.yaml", "iterations: 6", "iterations: 7")
+    unknown = why(checkout)
+    reasons = unknown[f"{weights} (train), unknown to Snakemake, which takes it for good"]
+    assert reasons == ["settings.detector.iterations: 6 -> 7"]
+    checkout.edit("config/test.yaml", "iterations: 7", "iterations: 6")
+    (checkout / TABLE).unlink()
+    assert "Note: " not in checkout.make()  # one job to do, and all others are recorded on the way
+    checkout.edit("config/test.yaml", "iterations: 6", "iterations: 7")
+    assert why(checkout, weights) == {f"{weights} (train)": reasons}
+
+
+def test_what_is_missing_is_said(checkout):
     (checkout / TABLE).unlink()
     assert why(checkout, TABLE) == {f"{TABLE} (table)": ["not there yet"]}

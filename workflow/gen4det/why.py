@@ -8,7 +8,6 @@ is run.
 """
 
 import argparse
-import ast
 import json
 import os
 import re
@@ -23,6 +22,7 @@ from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings
 
 from gen4det.engines.base import engine_module, known_methods
 from gen4det.provenance import PACKAGE_ROOT, import_closure
+from gen4det.records import ABSENT, differences, parameters, unrecorded
 
 TRIGGERS = frozenset({RerunTrigger.MTIME, RerunTrigger.PARAMS, RerunTrigger.INPUT, RerunTrigger.CODE})
 """Those of the profiles."""
@@ -56,7 +56,8 @@ def stale_results(targets: Iterable[str] = (), configfile: Path | None = None) -
         configfile: scale file; None: the Snakefile's own.
 
     Returns:
-        (first output and its rule, reasons in words) of each job.
+        (first output and its rule, reasons in words) of each job. Last come results that a run would not make
+        again, because Snakemake does not know how they were made, though it was otherwise than now.
     """
     config = ConfigSettings(configfiles=[configfile.absolute()] if configfile else [])
     with SnakemakeApi(OutputSettings(dryrun=True, quiet={Quietness.ALL})) as api:
@@ -66,10 +67,15 @@ def stale_results(targets: Iterable[str] = (), configfile: Path | None = None) -
         dag = workflow._workflow.dag
         order = {job: rank for rank, level in enumerate(dag.toposorted()) for job in level}
         jobs = [job for job in dag.needrun_jobs(exclude_finished=False) if job.output]
-        return [
+        found = [
             (f"{job.output[0]} ({job.rule.name})", list(reasons_of(job, dag)))
             for job in sorted(jobs, key=lambda job: (order[job], str(job.output[0])))
         ]
+        for job, before, now in unrecorded(dag):
+            if before != now:
+                heading = f"{job.output[0]} ({job.rule.name}), unknown to Snakemake, which takes it for good"
+                found.append((heading, list(changed(job, before, now))))
+        return found
 
 
 def reasons_of(job: Any, dag: Any) -> Iterator[str]:
@@ -79,11 +85,11 @@ def reasons_of(job: Any, dag: Any) -> Iterator[str]:
         yield "an earlier run began it and did not finish"
         return
     if reason._missing_output:
-        yield (
-            "not there yet" if not Path(job.output[0]).exists() else f"missing: {some(reason.missing_output)}"
-        )
+        partly = Path(job.output[0]).exists()
+        yield f"missing: {some(reason.missing_output)}" if partly else "not there yet"
     if reason.params_changed:
-        yield from changed_parameters(job, reason.params_changed)
+        sides = reason.params_changed.only_old, reason.params_changed.only_new
+        yield from changed(job, *map(parameters, sides))
     if reason.input_changed:
         now = {str(file) for file in job.input}
         before = {file for path in job.output for file in memory.input(path) or ()}
@@ -101,13 +107,8 @@ def reasons_of(job: Any, dag: Any) -> Iterator[str]:
 # --- parameters -----------------------------------------------------------------------------------------
 
 
-def changed_parameters(job: Any, change: Any) -> Iterator[str]:
-    """Differences between the parameter of a result and that of its job now, in words.
-
-    Args:
-        change: Snakemake's sets of parameters, `only_old` and `only_new`, as Python literals.
-    """
-    before, now = (parameters(side) for side in (change.only_old, change.only_new))
+def changed(job: Any, before: dict, now: dict) -> Iterator[str]:
+    """Differences between the parameter of a result and that of its job now, in words."""
     for key, old, new in differences(before, now):
         part, _, file = key.partition(".")
         if part == "code":
@@ -117,31 +118,6 @@ def changed_parameters(job: Any, change: Any) -> Iterator[str]:
             yield f"the contents of {file} have changed"
         else:
             yield f"{key}: {shown(old)} -> {shown(new)}"
-
-
-def parameters(literals: Iterable[str]) -> dict:
-    """The one parameter of a job as nested mappings; further ones under the key "others"."""
-    found: dict = {}
-    for literal in literals:
-        value = ast.literal_eval(literal)
-        if isinstance(value, str) and value.startswith("{"):
-            found |= json.loads(value)
-        else:
-            found.setdefault("others", []).append(value)
-    return found
-
-
-ABSENT = object()
-
-
-def differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(dotted key, value before, value now) of every difference between two nested mappings."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for name in [*before, *(name for name in now if name not in before)]:
-            path = f"{key}.{name}" if key else name
-            yield from differences(before.get(name, ABSENT), now.get(name, ABSENT), path)
-    elif before != now:
-        yield key, before, now
 
 
 def newer_modules(job: Any, parameter: dict) -> list[str]:

@@ -14,6 +14,7 @@ from gen4det.cluster import (
 from gen4det.config import load_project
 from gen4det.errors import InputError
 from gen4det.messages import explain_failures, explain_locks, note_run
+from gen4det.records import adopt_results
 from gen4det.requests import launcher
 from gen4det.workflow import (
     Jobs,
@@ -76,6 +77,7 @@ if workflow.is_main_process and "--unlock" not in sys.argv:
 
 onstart:
     note_run(Path(".snakemake"))
+    adopt_results(workflow, say=lambda line: print(line, file=sys.stderr))
     if workflow.executor_plugin.name == "slurm":
         try:
             end_jobs_left_behind(
