@@ -13,6 +13,8 @@ PROMISES = {
         "workflow/test_promise_only_what_changed_runs_again.py::test_editing_the_table_makes_the_table",
         "workflow/test_promise_only_what_changed_runs_again.py::test_touching_all_sources_reruns_nothing",
         "workflow/test_promise_only_what_changed_runs_again.py::test_editing_mosaicfusion_draws_mosaicfusion_again",
+        "workflow/test_promise_only_what_changed_runs_again.py::test_swapping_two_values_is_a_change",
+        "workflow/test_why.py::test_each_change_is_named_where_it_strikes_and_what_follows_from_it",
         "workflow/test_workflow.py::test_a_second_run_finds_nothing_to_do",
     ],
     "Same seed, same data": [
@@ -27,6 +29,9 @@ PROMISES = {
         "workflow/test_promise_nothing_lost.py::test_terminated_training_saves_and_resumes_with_the_same_weights",
         "unit/test_training.py::test_kill_9_and_resume_gives_the_weights_of_an_uninterrupted_training",
         "unit/test_images.py::test_full_disk_leaves_the_earlier_shard_alone",
+        "slurm/test_disturbances.py::test_a_cancelled_job_is_noticed_and_goes_on",
+        "slurm/test_disturbances.py::"
+        "test_jobs_of_a_killed_driver_are_ended_before_the_next_call_submits_them",
     ],
     "Every number has a pedigree": [
         "workflow/test_workflow.py::test_every_number_has_a_pedigree",
