@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from gen4det.filters.agreement import LOW_IOU, LOW_SCORE, NO_MATCH, box_iou, unconfirmed
+from gen4det.filters.agreement import (
+    LOW_IOU,
+    LOW_SCORE,
+    NO_MATCH,
+    box_iou,
+    compact,
+    disagreements,
+    unconfirmed,
+)
 from gen4det.filters.measurements import Measurements
 from gen4det.filters.settings import AgreementSettings, FilterSettings
 from gen4det.filters.verdicts import ALONE, split_labels
@@ -20,8 +28,8 @@ def label(x=0.0, width=10.0, category=1, identifier=1, **more) -> dict:
     return {"id": identifier, "image_id": 1, "category_id": category, "bbox": box, "area": 100.0, **more}
 
 
-def detection(x=0.0, width=10.0, category=1, score=0.9) -> dict:
-    return {"image_id": 1, "category_id": category, "bbox": [x, 0.0, width, 10.0], "score": score}
+def detection(x=0.0, width=10.0, category=1, score=0.9) -> list[float]:
+    return [category, score, x, 0.0, width, 10.0]
 
 
 def widths_of_iou(percent: int) -> tuple[float, float]:
@@ -76,7 +84,7 @@ def test_without_same_class_any_detection_confirms():
 
 
 def test_only_the_best_detections_count():
-    found = [detection(x=50.0, score=0.9), detection(score=0.8)]
+    found = [detection(x=50.0, score=0.9), detection(score=0.8)]  # best first
     assert unconfirmed([label()], found, ON) == [None]
     assert unconfirmed([label()], found, ON.model_copy(update={"max_per_image": 1})) == [NO_MATCH]
 
@@ -93,7 +101,8 @@ def test_raising_a_threshold_never_adds_a_label(seed, iou, score, more):
     def kept(min_iou: float, min_score: float) -> set[int]:
         agreement = AgreementSettings(enabled=True, min_iou=min_iou, min_score=min_score)
         settings = FilterSettings(agreement=agreement)
-        good, bad = split_labels([IMAGE], labels, settings, Measurements(detections={1: found}))
+        measured = Measurements(disagreements=disagreements(labels, {"1": found}, agreement))
+        good, bad = split_labels([IMAGE], labels, settings, measured)
         assert sorted(a["id"] for a in good + bad) == list(range(6))
         return {a["id"] for a in good}
 
@@ -102,11 +111,22 @@ def test_raising_a_threshold_never_adds_a_label(seed, iou, score, more):
     assert kept(iou, score + (1 - score) * more) <= start
 
 
+def test_detections_are_stored_best_first_by_image():
+    def found(image: int, score: float) -> dict:
+        return {"image_id": image, "category_id": 3, "score": score, "bbox": [1 / 3, 2.0, 3.0, 4.0]}
+
+    assert compact([found(7, 0.2), found(8, 0.5), found(7, 0.9)]) == {
+        "7": [[3, 0.9, 0.333, 2.0, 3.0, 4.0], [3, 0.2, 0.333, 2.0, 3.0, 4.0]],
+        "8": [[3, 0.5, 0.333, 2.0, 3.0, 4.0]],
+    }
+
+
 # --- among the other filters ----------------------------------------------------------------------------
 
 
-def reasons(settings: FilterSettings, images, labels, **measured) -> dict[int, str]:
-    _, rejected = split_labels(images, labels, settings, Measurements(**measured))
+def reasons(settings: FilterSettings, images, labels, detections=None, **measured) -> dict[int, str]:
+    unclear = disagreements(labels, detections or {}, settings.agreement)
+    _, rejected = split_labels(images, labels, settings, Measurements(disagreements=unclear, **measured))
     return {a["id"]: a["reason"] for a in rejected}
 
 
@@ -121,7 +141,7 @@ def test_the_order_of_the_filters():
         {**label(identifier=30), "image_id": 3},
     ]
     scores = {1: 1.0, 2: 5.0, 3: 4.999}
-    found = {2: [detection()]}
+    found = {"2": [detection()]}
     settings = FilterSettings(
         aesthetic={"enabled": True},
         agreement={"enabled": True, "min_iou": 0.95},
@@ -152,5 +172,5 @@ def test_a_label_of_real_pixels_is_not_in_doubt():
 def test_a_crowd_stays_as_long_as_an_object_does():
     labels = [label(identifier=1), label(identifier=2, width=2.0, iscrowd=1)]
     settings = FilterSettings(agreement=ON, min_box_side=4, max_instances=1)
-    assert reasons(settings, [IMAGE], labels, detections={1: [detection()]}) == {}
+    assert reasons(settings, [IMAGE], labels, detections={"1": [detection()]}) == {}
     assert reasons(settings, [IMAGE], labels) == {1: NO_MATCH, 2: ALONE}

@@ -1,5 +1,7 @@
 """Whether a detector confirms a label (Gen2Det's instance-level filter)."""
 
+from collections import defaultdict
+
 import numpy as np
 
 from gen4det.filters.settings import AgreementSettings
@@ -20,14 +22,53 @@ def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
 
 
-def unconfirmed(labels: list[dict], detections: list[dict], settings: AgreementSettings) -> list[str | None]:
+def compact(detections: list[dict]) -> dict[str, list[list[float]]]:
+    """Detections as they are stored: by image id [category id, score, x, y, w, h], in pixels, best first.
+
+    At full scale there are tens of millions: six numbers each, rounded to a thousandth of a pixel.
+
+    Args:
+        detections: as `detection.inference.predict` gives them.
+    """
+    rows: dict[str, list[list[float]]] = defaultdict(list)
+    for found in detections:
+        box = [round(value, 3) for value in found["bbox"]]
+        rows[str(found["image_id"])].append([found["category_id"], round(found["score"], 6), *box])
+    return {image: sorted(found, key=lambda row: -row[1]) for image, found in rows.items()}
+
+
+def disagreements(
+    annotations: list[dict], detections: dict[str, list[list[float]]], settings: AgreementSettings
+) -> dict[int, str]:
+    """Annotation id -> why the detector does not confirm it. Confirmed labels are not in it.
+
+    Neither are labels whose pixels are those of a real image ("real"), about which there is no doubt, and
+    crowds, which are regions to ignore rather than objects.
+
+    Args:
+        detections: as `compact` gives them, of at least the same images.
+    """
+    by_image: dict[int, list[dict]] = defaultdict(list)
+    for annotation in annotations:
+        if not (annotation.get("real") or annotation.get("iscrowd")):
+            by_image[annotation["image_id"]].append(annotation)
+    found: dict[int, str] = {}
+    for image, labels in by_image.items():
+        reasons = unconfirmed(labels, detections.get(str(image), []), settings)
+        found |= {label["id"]: why for label, why in zip(labels, reasons, strict=True) if why is not None}
+    return found
+
+
+def unconfirmed(
+    labels: list[dict], detections: list[list[float]], settings: AgreementSettings
+) -> list[str | None]:
     """Why the detector does not confirm each label of one image; None: it does.
 
     A detection may confirm several labels. Only those of the label's category count, with `same_class`.
 
     Args:
         labels: records with "bbox" [x, y, w, h] in pixels and "category_id".
-        detections: the same with "score"; the best `max_per_image` are used.
+        detections: [category id, score, x, y, w, h], best first; `max_per_image` of them are used.
 
     Returns:
         Per label None, "low_score": detections overlap enough, but none is confident enough; "low_iou":
@@ -35,20 +76,14 @@ def unconfirmed(labels: list[dict], detections: list[dict], settings: AgreementS
     """
     if not labels or not detections:
         return [NO_MATCH] * len(labels)
-    best = sorted(detections, key=lambda detection: -detection["score"])[: settings.max_per_image]
-    iou = box_iou(_column(labels, "bbox"), _column(best, "bbox"))
+    best = np.array(detections[: settings.max_per_image], dtype=float)
+    iou = box_iou(np.array([label["bbox"] for label in labels]), best[:, 2:])
+    candidate = np.ones_like(iou, dtype=bool)
     if settings.same_class:
-        same = _column(labels, "category_id")[:, None] == _column(best, "category_id")
-        iou = np.where(same, iou, 0.0)
-    else:
-        same = np.ones_like(iou, dtype=bool)
-    near = same & (iou >= settings.min_iou)
-    sure = _column(best, "score") >= settings.min_score
-    confirmed = (near & sure).any(1)
-    low_score, low_iou = near.any(1), ((iou > 0) & sure).any(1)
+        candidate = np.array([label["category_id"] for label in labels])[:, None] == best[:, 0]
+    near = candidate & (iou >= settings.min_iou)
+    touching = candidate & (iou > 0)
+    sure = best[:, 1] >= settings.min_score
+    confirmed, low_score, low_iou = (near & sure).any(1), near.any(1), (touching & sure).any(1)
     reasons = np.select([confirmed, low_score, low_iou], ["", LOW_SCORE, LOW_IOU], NO_MATCH)
     return [str(reason) or None for reason in reasons]
-
-
-def _column(records: list[dict], key: str) -> np.ndarray:
-    return np.array([record[key] for record in records])

@@ -1,25 +1,29 @@
-"""What `rate`, `calibrate` and `detect` measured, held against the shards and the split."""
+"""What `rate`, `calibrate` and `detect` measured, held against the shards and the split.
+
+Files are read one at a time: the detections of a full-scale run do not fit into memory.
+"""
 
 import json
-from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gen4det.data.shards import shard_identity
 from gen4det.errors import InputError
+from gen4det.filters.agreement import disagreements
 from gen4det.filters.settings import AestheticSettings, AgreementSettings
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """What is known of generated images beside their labels; empty where the filter is off."""
+    """What is known of generated images and labels beside the labels; empty where the filter is off."""
 
     scores: dict[int, float] = field(default_factory=dict)
     """Image id -> aesthetic score."""
     threshold: float | None = None
     """Least aesthetic score of an image that is kept."""
-    detections: dict[int, list[dict]] = field(default_factory=dict)
-    """Image id -> what a detector of real objects finds in it."""
+    disagreements: dict[int, str] = field(default_factory=dict)
+    """Annotation id -> why a detector of real objects does not confirm it."""
 
 
 def read_scores(paths: list[str | Path], shards: list[dict]) -> tuple[dict[int, float], str]:
@@ -32,9 +36,14 @@ def read_scores(paths: list[str | Path], shards: list[dict]) -> tuple[dict[int, 
     Raises:
         InputError: a file is missing, malformed, of other images, or of other models than the first.
     """
-    files = _one_per_shard(paths, shards, "aesthetic scores", ("models", "scores"))
-    scores = {int(image): score for _, data in files for image, score in data["scores"].items()}
-    return scores, _common(files, "models")
+    scores: dict[int, float] = {}
+    models = None
+    for _, path, data in _with_shards(paths, shards, "aesthetic scores", ("models", "scores")):
+        models = models or data["models"]
+        if data["models"] != models:
+            raise InputError(f"{path}: scores of other models than the shards before; rate again")
+        scores |= {int(image): score for image, score in data["scores"].items()}
+    return scores, models
 
 
 def read_threshold(path: str | Path | None, settings: AestheticSettings, *, split: str, models: str) -> float:
@@ -60,10 +69,10 @@ def read_threshold(path: str | Path | None, settings: AestheticSettings, *, spli
     return float(data["mean"])
 
 
-def read_detections(
+def read_disagreements(
     paths: list[str | Path], shards: list[dict], settings: AgreementSettings, *, split: str
-) -> dict[int, list[dict]]:
-    """Detections by image.
+) -> dict[int, str]:
+    """Annotation id -> why the detector does not confirm it, of all labels.
 
     Args:
         paths: files of `detect`, one per shard.
@@ -74,47 +83,38 @@ def read_detections(
             split, by another one than the first, or with fewer detections per image than the settings ask.
     """
     keys = ("split", "detector", "max_per_image", "detections")
-    files = _one_per_shard(paths, shards, "detections", keys)
-    _common(files, "detector")
-    found: dict[int, list[dict]] = defaultdict(list)
-    for path, data in files:
+    found: dict[int, str] = {}
+    detector = None
+    for shard, path, data in _with_shards(paths, shards, "detections", keys):
+        detector = detector or data["detector"]
         if data["split"] != split:
             raise InputError(f"{path}: by a detector that was trained on another training split")
+        if data["detector"] != detector:
+            raise InputError(f"{path}: by another detector than the shards before; detect again")
         if data["max_per_image"] < settings.max_per_image:
             raise InputError(
                 f"{path}: {data['max_per_image']} detections per image at most, "
                 f"filter.agreement.max_per_image asks for {settings.max_per_image}"
             )
-        for detection in data["detections"]:
-            found[detection["image_id"]].append(detection)
-    return dict(found)
+        found |= disagreements(shard["annotations"], data["detections"], settings)
+    return found
 
 
-def _one_per_shard(
+def _with_shards(
     paths: list[str | Path], shards: list[dict], what: str, keys: tuple[str, ...]
-) -> list[tuple[str | Path, dict]]:
-    """Files in the order of their shards, each held against its shard."""
+) -> Iterator[tuple[dict, str | Path, dict]]:
+    """(shard, path, contents) of each file; raises if a file is not of a shard, or a shard has no file."""
     if len(paths) != len(shards):
         raise InputError(f"filter: {len(shards)} shards, but {len(paths)} files of {what}")
-    expected = {shard["info"]["shard"]: shard_identity(shard) for shard in shards}
-    files = {}
+    left = {shard["info"]["shard"]: shard for shard in shards}
     for path in paths:
         data = _read(path, what, ("of", *keys))
         number = data["of"].get("shard")
-        if data["of"] != expected.get(number):
-            raise InputError(f"{path}: {what} of other images than the shards hold; measure again")
-        if number in files:
+        if number not in left and number in range(len(shards)):
             raise InputError(f"{path}: {what} of shard {number} are given twice")
-        files[number] = (path, data)
-    return [files[number] for number in sorted(files)]
-
-
-def _common(files: list[tuple[str | Path, dict]], key: str) -> str:
-    first_path, first = files[0]
-    for path, data in files:
-        if data[key] != first[key]:
-            raise InputError(f"{path}: other {key} than {first_path}; measure again")
-    return first[key]
+        if number not in left or data["of"] != shard_identity(left[number]):
+            raise InputError(f"{path}: {what} of other images than the shards hold; measure again")
+        yield left.pop(number), path, data
 
 
 def _read(path: str | Path, what: str, keys: tuple[str, ...]) -> dict:

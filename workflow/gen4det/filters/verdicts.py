@@ -1,9 +1,8 @@
 """The verdict on every label: kept, or the first filter that refuses it. In the order of the settings."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 
-from gen4det.filters.agreement import unconfirmed
 from gen4det.filters.geometry import failed_filter
 from gen4det.filters.measurements import Measurements
 from gen4det.filters.settings import FilterSettings
@@ -45,8 +44,7 @@ def split_labels(
     judge(lambda a: dropped[a["image_id"]])
     judge(lambda a: None if a.get("iscrowd") else failed_filter(a, image_of[a["image_id"]], settings))
     if settings.agreement.enabled:
-        disagreements = _disagreements(passed(), settings, measured)
-        judge(lambda a: disagreements.get(a["id"]))
+        judge(lambda a: measured.disagreements.get(a["id"]))
     if settings.max_instances is not None:
         count = Counter(a["image_id"] for a in passed())
         judge(lambda a: "max_instances" if count[a["image_id"]] > settings.max_instances else None)
@@ -69,21 +67,3 @@ def refused_image(image: dict, settings: FilterSettings, measured: Measurements)
     if settings.aesthetic.enabled and measured.scores[image["id"]] < measured.threshold:
         return "aesthetic"
     return None
-
-
-def _disagreements(
-    annotations: list[dict], settings: FilterSettings, measured: Measurements
-) -> dict[int, str | None]:
-    """Per annotation id why the detector does not confirm it; None: it does.
-
-    Labels whose pixels are those of a real image ("real") are not in doubt and not in the answer.
-    """
-    by_image: dict[int, list[dict]] = defaultdict(list)
-    for annotation in annotations:
-        if not annotation.get("real"):
-            by_image[annotation["image_id"]].append(annotation)
-    verdicts: dict[int, str | None] = {}
-    for image_id, labels in by_image.items():
-        reasons = unconfirmed(labels, measured.detections.get(image_id, []), settings.agreement)
-        verdicts |= {label["id"]: reason for label, reason in zip(labels, reasons, strict=True)}
-    return verdicts

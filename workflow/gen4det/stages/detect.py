@@ -15,6 +15,7 @@ from gen4det.data.datasets import Dataset, load_dataset
 from gen4det.data.images import ImageStore
 from gen4det.data.shards import load_shard, shard_identity
 from gen4det.errors import InputError
+from gen4det.filters.agreement import compact
 from gen4det.provenance import RunRecord, file_hash, write_json
 from gen4det.settings import Settings
 from gen4det.stages._cli import run, stage_parser, stage_settings
@@ -63,14 +64,12 @@ def main() -> None:
             max_per_image=settings.max_per_image,
             workers=args.workers,
         )
-        for detection in detections:
-            detection.pop("segmentation", None)
         found = {
             "of": shard_identity(shard),
             "split": dataset.train.hash,
             "detector": file_hash(args.weights),
             "max_per_image": settings.max_per_image,
-            "detections": detections,
+            "detections": compact(detections),
         }
         write_json(args.output, found)
         record.add(device=device, images=len(shard["images"]), detections=len(detections))

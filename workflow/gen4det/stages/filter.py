@@ -13,7 +13,7 @@ from gen4det.data.annotations import validate_annotations, write_annotations
 from gen4det.data.datasets import load_dataset
 from gen4det.data.shards import load_run, relative_images
 from gen4det.errors import InputError
-from gen4det.filters.measurements import Measurements, read_detections, read_scores, read_threshold
+from gen4det.filters.measurements import Measurements, read_disagreements, read_scores, read_threshold
 from gen4det.filters.selection import (
     kept_fractions,
     rejected_labels,
@@ -123,13 +123,13 @@ def measurements(
     Raises:
         InputError: measurements are missing, or of other images, another split or other models.
     """
-    scores, threshold, detections = {}, None, {}
+    scores, threshold, disagreements = {}, None, {}
     if settings.aesthetic.enabled:
         scores, models = read_scores(args.aesthetic, shards)
         threshold = read_threshold(args.calibration, settings.aesthetic, split=split, models=models)
     if settings.agreement.enabled:
-        detections = read_detections(args.detections, shards, settings.agreement, split=split)
-    return Measurements(scores, threshold, detections)
+        disagreements = read_disagreements(args.detections, shards, settings.agreement, split=split)
+    return Measurements(scores, threshold, disagreements)
 
 
 def _measured_files(args: argparse.Namespace) -> list[str]:
