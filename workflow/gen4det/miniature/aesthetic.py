@@ -22,7 +22,7 @@ from gen4det.miniature.degradation import KINDS, degrade
 from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.renderer import Scene, render_scene
 from gen4det.miniature.training import train
-from gen4det.provenance import atomic_write, seed_for, write_json
+from gen4det.provenance import atomic_write, content_hash, seed_for, write_json
 
 SCENE_SIZE, OBJECT_SIZE = 128, (18.0, 58.0)  # as in the detection data
 PORTRAIT_SHARE = 0.2
@@ -92,19 +92,23 @@ def train_aesthetic(
     work: Path,
     device: str,
     *,
+    clip: str,
     heldout: int = HELDOUT,
 ) -> dict:
     """Train the head and save it to the folder `output`, with `scores.png` beside the folder `work`.
 
     Args:
         head: maps embeddings (N, D) to scores (N,).
+        clip: hash of the model behind `embed`; what was computed with another one is not used.
         heldout: pairs that it is judged on.
 
     Returns:
         Figures on held-out pairs, for the record: see `judge_head`.
     """
     work.mkdir(parents=True, exist_ok=True)
-    cache = work / "embeddings.pt"
+    fingerprint = settings.model_dump(include={"seed", "image_size", "aesthetic_scenes", "aesthetic_steps"})
+    fingerprint["clip"] = clip
+    cache = work / f"embeddings-{content_hash(fingerprint)[:12]}.pt"
     if not cache.exists():
         pairs = embedded_pairs(settings, embed, "aesthetic", settings.aesthetic_scenes)
         with atomic_write(cache) as temporary:
@@ -119,7 +123,6 @@ def train_aesthetic(
         pick = torch.from_numpy(rng.integers(0, len(quality), BATCH)).to(device)
         return nn.functional.mse_loss(head(embeddings[pick]), quality[pick])
 
-    fingerprint = settings.model_dump(include={"seed", "image_size", "aesthetic_scenes", "aesthetic_steps"})
     train(
         [head], step_loss, steps=settings.aesthetic_steps, learning_rate=2e-3, work=work,
         fingerprint=fingerprint, ema_decay=0.99,

@@ -5,7 +5,7 @@ Radford et al. 2021 train both towers; here the text tower is locked and only it
 
 CLIP knows blur and noise, because the captions of the web mention them. Ours mention names, so that the
 embedding would tell nothing of a picture's quality. The image tower therefore gets a second lesson, from
-pictures as rendered and spoilt, in which the embedding of the clean ones must stay close to what it was.
+pictures as rendered and spoilt, in which the embeddings of the corpus must stay what they were.
 """
 
 import json
@@ -25,7 +25,8 @@ from gen4det.miniature.training import train
 from gen4det.provenance import atomic_write
 
 BATCH = 64
-QUALITY_BATCH = 32
+PAIRS, KNOWN = 24, 32  # pictures of a step of the second lesson
+KEEP = 20.0  # weight of what must stay, against an error of scores from 1 to 10
 SPREAD, MIDDLE = 10.0, 7.5  # of the probe that measures quality: unit vectors are small, scores end at 10
 
 
@@ -80,7 +81,7 @@ def train_clip(
         fingerprint=settings.model_dump(include={"seed", "image_size", "text_width", "clip_steps"}),
         ema_decay=0.99, weight_decay=1e-2,
     )  # fmt: skip
-    teach_quality(settings, model, work / "quality", device)
+    teach_quality(settings, model, images[: settings.clip_quality_pairs], work / "quality", device)
     model.half().save_pretrained(output, safe_serialization=True)
     tokenizer.save_pretrained(output)
     size = settings.image_size
@@ -93,8 +94,15 @@ def train_clip(
     (output / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=2) + "\n")
 
 
-def teach_quality(settings: FoundationTraining, model: CLIPModel, work: Path, device: str) -> None:
-    """Fit the image tower, so that a linear map of its embedding tells the quality of a picture."""
+def teach_quality(
+    settings: FoundationTraining, model: CLIPModel, known: np.ndarray, work: Path, device: str
+) -> None:
+    """Fit the image tower, so that a linear map of its embedding tells the quality of a picture.
+
+    Args:
+        known: pictures, uint8 (N, S, S, 3), whose embeddings must stay what they are.
+    """
+    work.mkdir(parents=True, exist_ok=True)
     pairs = _pairs(settings, work / "pairs.npz")
 
     def embed(images: np.ndarray) -> torch.Tensor:
@@ -102,9 +110,7 @@ def teach_quality(settings: FoundationTraining, model: CLIPModel, work: Path, de
         return _unit(model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output))
 
     with torch.no_grad():
-        before = torch.cat(
-            [embed(part) for part in np.array_split(pairs["clean"], 1 + len(pairs["clean"]) // 64)]
-        )
+        before = torch.cat([embed(part) for part in np.array_split(known, 1 + len(known) // BATCH)])
     probe = torch.nn.Linear(before.shape[1], 1).to(device)
     quality = torch.from_numpy(pairs["quality"]).to(device)
     model.requires_grad_(False)
@@ -112,14 +118,16 @@ def teach_quality(settings: FoundationTraining, model: CLIPModel, work: Path, de
     model.visual_projection.requires_grad_(True)
 
     def step_loss(step: int, rng: np.random.Generator) -> torch.Tensor:
-        pick = rng.choice(len(quality), min(QUALITY_BATCH, len(quality)), replace=False)
-        images = np.concatenate([pairs["clean"][pick], pairs["spoilt"][pick]])
-        embedded = embed(images[:, :, ::-1].copy() if rng.random() < 0.5 else images)
-        clean = embedded[: len(pick)]
+        pick = rng.choice(len(quality), min(PAIRS, len(quality)), replace=False)
+        kept = rng.choice(len(known), min(KNOWN, len(known)), replace=False)
+        shown = np.concatenate([pairs["clean"][pick], pairs["spoilt"][pick]])
+        if rng.random() < 0.5:
+            shown = shown[:, :, ::-1]
+        told, same = embed(np.concatenate([shown, known[kept]])).split([len(shown), len(kept)])
         wanted = torch.cat([torch.full((len(pick),), BEST, device=device), quality[pick]])
-        error = (probe(SPREAD * embedded)[:, 0] + MIDDLE - wanted).square().mean()
-        drift = 1 - (clean * before[pick]).sum(1).mean()
-        return error + drift
+        error = (probe(SPREAD * told)[:, 0] + MIDDLE - wanted).square().mean()
+        drift = 1 - (same * before[kept]).sum(1).mean()
+        return error + KEEP * drift
 
     fingerprint = settings.model_dump(
         include={"seed", "image_size", "clip_quality_pairs", "clip_quality_steps"}

@@ -28,8 +28,8 @@ class FoundationTraining(Settings):
     """Optimiser steps of the CLIP image tower at batch 64."""
     clip_quality_pairs: int = 2_400
     """Pictures, as rendered and spoilt, from which the image tower learns what is wrong with a picture."""
-    clip_quality_steps: int = 700
-    """Optimiser steps of that lesson at 32 pairs."""
+    clip_quality_steps: int = 600
+    """Optimiser steps of that lesson at 24 pairs."""
     aesthetic_scenes: int = 3_000
     """Pictures rendered for the aesthetic predictor; each is seen as rendered and spoilt."""
     aesthetic_steps: int = 2_000

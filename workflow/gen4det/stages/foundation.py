@@ -27,7 +27,7 @@ from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.inpainting import train_inpainting
 from gen4det.miniature.judge import judge
 from gen4det.miniature.training import loss_curve
-from gen4det.provenance import RunRecord, atomic_write
+from gen4det.provenance import RunRecord, atomic_write, file_hash
 from gen4det.stages._cli import run, stage_parser, stage_settings
 
 FOLDERS = {
@@ -113,7 +113,8 @@ def fit_aesthetic(
     def embed(images: list[np.ndarray]) -> torch.Tensor:
         return encoder.embed(np.stack([encoder.preprocess(image) for image in images]))
 
-    return train_aesthetic(settings, head, embed, output, work, device)
+    digest = file_hash(clip / "model.safetensors")
+    return train_aesthetic(settings, head, embed, output, work, device, clip=digest)
 
 
 def train_backbone(
