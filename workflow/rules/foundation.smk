@@ -103,6 +103,24 @@ use rule foundation_corpus as foundation_clip with:
         device=device,
 
 
+use rule foundation_corpus as foundation_aesthetic with:
+    input:
+        rules.foundation_clip.output.model,
+    output:
+        model=directory("<results>/foundation/models/aesthetic"),
+        loss="<results>/foundation/aesthetic/loss.png",
+        scores="<results>/foundation/aesthetic/scores.png",
+    log:
+        "<logs>/foundation/aesthetic.log",
+    benchmark:
+        "<benchmarks>/foundation/aesthetic.tsv"
+    params:
+        job=jobs.foundation,
+        folder="<results>/foundation",
+        part="aesthetic",
+        device=device,
+
+
 use rule foundation_corpus as foundation_backbone with:
     input:
         rules.foundation_corpus.output.corpus,
@@ -145,6 +163,7 @@ rule miniature_foundation:
     input:
         rules.foundation_inpainting.output,
         rules.foundation_clip.output,
+        rules.foundation_aesthetic.output,
         rules.foundation_backbone.output,
         rules.foundation_judge.output,
 
