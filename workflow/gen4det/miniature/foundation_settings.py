@@ -22,7 +22,7 @@ class FoundationTraining(Settings):
     """Width of the text encoder and of the cross-attention."""
     diffusion_steps: int = 3_600
     """Optimiser steps of the text-conditional U-Net at batch 16."""
-    inpainting_steps: int = 1_000
+    inpainting_steps: int = 1_900
     """Optimiser steps of the grounded inpainting U-Net at batch 8."""
     clip_steps: int = 500
     """Optimiser steps of the CLIP image tower at batch 64."""
