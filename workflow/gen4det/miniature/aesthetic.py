@@ -28,7 +28,7 @@ SCENE_SIZE, OBJECT_SIZE = 128, (18.0, 58.0)  # as in the detection data
 PORTRAIT_SHARE = 0.2
 LOCAL_SHARE = 0.3  # of the spoilt pictures only inside the boxes of the objects
 MIN_STRENGTH = 0.2
-BATCH, HELDOUT = 256, 600
+BATCH, HELDOUT = 256, 400
 BEST, WORST = 10.0, 1.0
 
 Embed = Callable[[list[np.ndarray]], torch.Tensor]

@@ -30,9 +30,9 @@ class FoundationTraining(Settings):
     """Pictures, as rendered and spoilt, from which the image tower learns what is wrong with a picture."""
     clip_quality_steps: int = 600
     """Optimiser steps of that lesson at 24 pairs."""
-    aesthetic_scenes: int = 3_000
+    aesthetic_scenes: int = 2_000
     """Pictures rendered for the aesthetic predictor; each is seen as rendered and spoilt."""
-    aesthetic_steps: int = 2_000
+    aesthetic_steps: int = 1_500
     """Optimiser steps of the aesthetic predictor at batch 256."""
     backbone_steps: int = 600
     """Optimiser steps of the detector's backbone at batch 64."""
