@@ -45,7 +45,8 @@ def test_a_cancelled_job_is_noticed_and_goes_on(checkout, drawn):
         run.wait_for(lambda: finished_batches(checkout) == 3)  # the first shard of the allocation is complete
         call("scancel", batches(checkout)[0].job)
         assert run.ends() == 0, run.text()[-4000:]
-        assert "CANCELLED" in run.text() and "Trying to restart" in run.text()
+    states = [job.state for job in jobs_of(checkout) if "generate" in job.comment]
+    assert states == ["CANCELLED", "COMPLETED"]
     assert_undisturbed(checkout, drawn)
 
 
@@ -60,7 +61,7 @@ def test_a_job_beyond_its_time_limit_goes_on_in_segments(checkout, drawn):
         "FAILED",
         "COMPLETED",
     ]  # killed; ended itself in time with a batch saved; done
-    assert [batch.number for batch in batches(checkout)] == [0, 0, 1]
+    assert [batch.number for batch in batches(checkout)] == [0, 0, 2]
     assert_undisturbed(checkout, drawn, [shard])
 
 
@@ -96,8 +97,7 @@ def test_an_outage_of_the_controller_is_waited_for(cluster, checkout, drawn):
         time.sleep(30)
         cluster.start_controller()
         assert run.ends() == 0, run.text()[-4000:]
-    assert len({batch.job for batch in batches(checkout)}) == 1
-    assert_undisturbed(checkout, drawn)
+    assert_undisturbed(checkout, drawn)  # an allocation whose next shard begins in the outage is retried
 
 
 def test_ctrl_c_ends_the_jobs_and_the_next_call_goes_on(checkout, drawn):

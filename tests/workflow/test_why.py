@@ -23,7 +23,7 @@ def why(checkout, *targets: str) -> dict[str, list[str]]:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    paragraphs = re.split(r"^(?! )", done.stdout, flags=re.MULTILINE)[1:]
+    paragraphs = filter(None, re.split(r"^(?! )", done.stdout, flags=re.MULTILINE))
     return {lines[0]: [line.strip() for line in lines[1:]] for lines in map(str.splitlines, paragraphs)}
 
 

@@ -79,24 +79,23 @@ def stale_results(targets: Iterable[str] = (), configfile: Path | None = None) -
 
 
 def reasons_of(job: Any, dag: Any) -> Iterator[str]:
-    """Reasons of one of Snakemake's jobs, in words."""
+    """Reasons of one of Snakemake's jobs, in words; all of them, where Snakemake stops at the first."""
     reason, memory = dag.reason(job), dag.workflow.persistence
-    if reason.forced or reason._incomplete_output:
+    if reason._incomplete_output:
         yield "an earlier run began it and did not finish"
         return
     if reason._missing_output:
         partly = Path(job.output[0]).exists()
         yield f"missing: {some(reason.missing_output)}" if partly else "not there yet"
-    if reason.params_changed:
-        sides = reason.params_changed.only_old, reason.params_changed.only_new
-        yield from changed(job, *map(parameters, sides))
-    if reason.input_changed:
+    if change := memory.params_changed(job):
+        yield from changed(job, parameters(change.only_old), parameters(change.only_new))
+    if any(memory.input_changed(job)):
         now = {str(file) for file in job.input}
         before = {file for path in job.output for file in memory.input(path) or ()}
         for files, word in ((now - before, "also"), (before - now, "no more")):
             if files:
                 yield f"reads {word} {some(files)}"
-    if reason.code_changed:
+    if any(memory.code_changed(job)):
         yield "the text of the rule has changed"
     if reason._updated_input:
         yield f"newer than it: {some(reason.updated_input)}"
