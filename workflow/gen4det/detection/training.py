@@ -284,6 +284,9 @@ def _from_first(value: dict | None) -> dict | None:
 def _on_device(model: nn.Module, device: str, world_size: int) -> nn.Module:
     from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 
+    if device == "cpu":
+        # Convolutions of PyTorch's CPU library want channels innermost; else each one reorders what it reads.
+        model = model.to(memory_format=torch.channels_last)
     if world_size == 1:
         return revert_sync_batchnorm(model).to(device)
     devices = [int(os.environ["LOCAL_RANK"])] if device == "cuda" else None

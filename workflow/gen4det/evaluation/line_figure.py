@@ -10,8 +10,8 @@ from gen4det.evaluation.study_settings import LinePanel, StudySettings
 from gen4det.evaluation.study_table import Metrics, spread, value_of
 from gen4det.evaluation.table_text import metric_name, scale_note
 
-PANELS_PER_COLUMN = 2
-"""Panels side by side that still read at the width of one column."""
+VALUES_PER_COLUMN = 12
+"""Values of settings, over all panels, whose labels still read at the width of one column."""
 
 
 def line_figure(settings: StudySettings, metrics: Metrics) -> Figure:
@@ -24,7 +24,7 @@ def line_figure(settings: StudySettings, metrics: Metrics) -> Figure:
     panels = [(panel, metric) for panel in settings.lines for metric in settings.metrics]
     published = any(_published(settings, panel, metric) for panel, metric in panels)
     names = list(dict.fromkeys(name for panel in settings.lines for name in panel.lines))
-    wide = len(panels) > PANELS_PER_COLUMN
+    wide = sum(len(_values(panel)) for panel, _ in panels) > VALUES_PER_COLUMN
     characters = 110 if wide else 58
     note = "" if scale_note(settings) == settings.scale else scale_note(settings)
     with style():
@@ -95,12 +95,17 @@ def _finish(axes: Axes, panel: LinePanel) -> None:
     if panel.logarithmic:
         axes.set_xscale("log")
         axes.minorticks_off()
-    values = sorted({x for points in panel.lines.values() for x, _ in points})
+    values = _values(panel)
     axes.set_xticks(values, [f"{x:g}" for x in values])
     axes.margins(y=0.15)
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.grid(axis="y", linewidth=0.3, color="#dddddd")
     axes.set_axisbelow(True)
+
+
+def _values(panel: LinePanel) -> list[float]:
+    """Values of the setting that a panel shows."""
+    return sorted({x for points in panel.lines.values() for x, _ in points})
 
 
 def _missing(settings: StudySettings, metrics: Metrics) -> str:
