@@ -51,6 +51,7 @@ def cluster_checkout(folder: Path, **more) -> Checkout:
     checkout = copy_repository(
         folder, HERE / "config.yaml", python=str(SUBMIT), options=OPTIONS, variables=variables
     )
+    shutil.copy2(HERE / "lvis_rare.yaml", folder / "config/studies")
     (folder / ".venv").symlink_to(ROOT / ".venv")
     return checkout
 
