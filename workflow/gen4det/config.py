@@ -49,7 +49,7 @@ class JobNeeds(Settings):
     threads: Annotated[int, Field(ge=1)] = 1
     """Processor cores. On a machine with fewer, what is there."""
     mem_mb: Annotated[int, Field(ge=100)] = 2000
-    """Main memory in MB at the first attempt; a retry asks for as much again."""
+    """Main memory in MB at the first attempt; a retry asks for more."""
     runtime: Annotated[int, Field(ge=1)] = 60
     """Wall clock in minutes. Jobs that can resume stop themselves shortly before."""
     gpu: Annotated[int, Field(ge=0)] = 0
