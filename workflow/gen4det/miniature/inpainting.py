@@ -25,7 +25,7 @@ from gen4det.provenance import atomic_write, seed_for
 BATCH, SCENES, SCENE_SIZE, OBJECT_SIZE = 8, 4_000, 128, (18.0, 58.0)
 MAX_BOXES = 30  # GLIGEN's limit
 NULL_SHARE = 0.1
-ALL_BOXES_SHARE = 0.35  # of the examples repaint every object, as Gen2Det does; the others any of them
+ALONE_SHARE = 0.5  # of the examples repaint one object, after its name alone; the others all, as Gen2Det does
 GATES, GATE = ("fuser.alpha_attn", "fuser.alpha_dense"), 1.0  # the output of a gated layer counts tanh(GATE)
 KNOWN_WEIGHT = 0.1  # of the loss outside the boxes, where the answer is among the inputs
 
@@ -115,11 +115,10 @@ def train_inpainting(
         pick = torch.from_numpy(rng.integers(0, len(scenes["latents"]), BATCH))
         clean = scenes["latents"][pick].to(device).float()
         boxes, categories = scenes["boxes"][pick], scenes["categories"][pick]
-        # Any subset of the objects is repainted, but one at least; the rest is known background.
-        chosen = rng.random(categories.shape) < 0.5
-        chosen |= rng.random((BATCH, 1)) < ALL_BOXES_SHARE
-        chosen[:, 0] |= ~(chosen & (categories.numpy() >= 0)).any(1)
-        present = (categories >= 0) & torch.from_numpy(chosen)
+        present = categories >= 0
+        slot = torch.from_numpy(rng.integers(0, present.sum(1).numpy()))  # objects fill the first slots
+        alone = torch.from_numpy(rng.random(BATCH) < ALONE_SHARE)
+        present &= ~alone[:, None] | (torch.arange(present.shape[1]) == slot[:, None])
         mask = box_mask(boxes, present, clean.shape[-1]).to(device)
         dropped = torch.from_numpy(rng.random(BATCH) < NULL_SHARE)
         prompts = [
