@@ -196,6 +196,19 @@ def test_folder_hash_follows_contents_not_times(tmp_path):
     assert folder_hash(tmp_path / "nothing") is None
 
 
+def test_folder_hash_follows_links_to_parts_of_other_models(tmp_path):
+    part, pipeline = tmp_path / "stable-diffusion" / "vae", tmp_path / "gligen"
+    part.mkdir(parents=True)
+    pipeline.mkdir()
+    (part / "config.json").write_text("1")
+    (pipeline / "vae").symlink_to(part)
+    before = folder_hash(pipeline)
+    (part / "config.json").write_text("2")
+    folder_hash.cache_clear()
+    sampled_hash.cache_clear()
+    assert folder_hash(pipeline) != before
+
+
 def test_large_files_are_sampled(tmp_path):
     path = tmp_path / "large"
     with open(path, "wb") as stream:

@@ -3,6 +3,7 @@
 import ast
 import functools
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,17 @@ def model_hashes(settings: Any, root: Path) -> dict[str, str]:
 
 @functools.cache
 def folder_hash(folder: Path) -> str | None:
-    """Hash (16 hex digits) of the files below a folder; None if there is no such folder.
+    """Hash (16 hex digits) of the files below a folder, links followed; None if there is no such folder.
+
+    A pipeline may share parts with another one by links to its folders.
 
     Files above `FULLY_HASHED` count with their size and 64 samples of 64 KiB: weights that were trained anew
     differ everywhere, and the Snakefile must not read gigabytes every time it is parsed.
     """
     if not folder.is_dir():
         return None
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    found = (Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names)
+    files = sorted(path for path in found if path.is_file() and not path.name.startswith("."))
     return content_hash([[str(path.relative_to(folder)), sampled_hash(path)] for path in files])[:16]
 
 
