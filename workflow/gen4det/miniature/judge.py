@@ -27,7 +27,7 @@ from gen4det.miniature.renderer import render_scene
 from gen4det.provenance import seed_for, write_json
 
 SAMPLES, GRID, STEPS, GUIDANCE, JUDGE_STEPS = 16, 12, 15, 5.0, 400
-SCENES, MARGIN = 120, 0.15
+SCENES, MARGIN = 60, 0.15
 """Scenes that are repainted; surroundings that are cut out with an object, as share of its box's side."""
 
 
