@@ -19,9 +19,11 @@ import yaml
 from gen4det.data.archives import unpack
 from gen4det.data.datasets import load_dataset
 from gen4det.data.download import fetch, probe
+from gen4det.data.download_lock import LOCK_FILE
+from gen4det.data.download_settings import DownloadDataset
 from gen4det.data.images import encode_image, image_name
-from gen4det.data.public import LOCK_FILE, RegisteredFile, load_registry, obtain, prepare_public
-from gen4det.data.source_settings import DownloadDataset
+from gen4det.data.public import obtain, prepare_public
+from gen4det.data.registry import RegisteredFile, load_registry
 from gen4det.errors import InputError
 
 REGISTRY = Path(__file__).resolve().parents[2] / "resources" / "data_registry.yaml"

@@ -14,14 +14,18 @@ import shutil
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from gen4det.data.progress import transfer_bar
 from gen4det.errors import InputError
 from gen4det.provenance import file_hash, write_json
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 CHUNK = 1 << 20
 TIMEOUT = 60
@@ -55,14 +59,26 @@ def probe(url: str, *, pause: float = 1.0) -> RemoteFile:
     Raises:
         InputError: not there, not allowed, or the server cannot be reached.
     """
-    for attempt in range(FRUITLESS_ATTEMPTS):
-        try:
-            with _open(url) as response:
-                return _described(url, response, offset=0)
-        except _ConnectionLost as error:
-            lost = error
-            time.sleep(pause * 2**attempt if attempt + 1 < FRUITLESS_ATTEMPTS else 0)
-    raise InputError(f"{url}: {lost}")
+    return _ask(url, lambda response: _described(url, response, offset=0), pause)
+
+
+def fetch_json(url: str, *, pause: float = 1.0) -> dict:
+    """A short answer in JSON.
+
+    Args:
+        pause: see `probe`.
+
+    Raises:
+        InputError: as `probe`, or the answer is not an object.
+    """
+    text = _ask(url, _whole, pause)
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise InputError(f"{url}: expected an object in JSON, the answer is something else")
+    return answer
 
 
 def fetch(
@@ -72,7 +88,7 @@ def fetch(
 
     Args:
         size: bytes the file must have.
-        sha256: checksum (hex) the file must have.
+        sha256: checksum (hex) the file must have, or its first digits.
         pause: seconds before a repeated attempt; doubled from one fruitless attempt to the next.
 
     Returns:
@@ -100,7 +116,7 @@ def fetch(
             log.warning("%s: %s after %d bytes; trying again", url, error, _size(part))
             time.sleep(pause * 2**fruitless)
     digest = file_hash(part)
-    if sha256 is not None and digest != sha256:
+    if sha256 is not None and not digest.startswith(sha256):
         _forget(part)
         raise InputError(f"{url}: SHA-256 is {digest}, expected {sha256}; the download was deleted")
     with open(part, "rb") as stream:
@@ -127,6 +143,25 @@ def partial(target: Path) -> Path:
 
 
 # --- one connection -------------------------------------------------------------------------------
+
+
+def _ask(url: str, read: Callable[[http.client.HTTPResponse], T], pause: float) -> T:
+    """What `read` makes of the answer; lost connections are tried again."""
+    for attempt in range(FRUITLESS_ATTEMPTS):
+        try:
+            with _open(url) as response:
+                return read(response)
+        except _ConnectionLost as error:
+            lost = error
+            time.sleep(pause * 2**attempt if attempt + 1 < FRUITLESS_ATTEMPTS else 0)
+    raise InputError(f"{url}: {lost}")
+
+
+def _whole(response: http.client.HTTPResponse) -> bytes:
+    try:
+        return response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise _ConnectionLost(f"the connection was lost ({error})") from error
 
 
 def _transfer(url: str, part: Path, size: int | None) -> None:

@@ -9,7 +9,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from gen4det.data.source_settings import DownloadDataset, PhotographsDataset, SubsetDataset
+from gen4det.data.download_settings import DownloadDataset
+from gen4det.data.source_settings import PhotographsDataset, SubsetDataset
 from gen4det.miniature.settings import MiniatureDataset
 
 DatasetSettings = Annotated[

@@ -1,4 +1,4 @@
-"""Settings of data that are not rendered: a user's own photographs, public downloads, subsets of either."""
+"""Settings of data that are neither rendered nor downloaded: a user's own photographs, subsets of others."""
 
 from typing import Literal
 
@@ -30,19 +30,6 @@ class PhotographsDataset(Settings):
     """Validation split, of the same categories."""
     allow_empty_categories: bool = False
     """Whether categories without training images are a warning instead of an error."""
-
-
-class DownloadDataset(Settings):
-    """A public data set of the registry of downloads."""
-
-    source: Literal["download"]
-    """Where the data come from."""
-    dataset: str
-    """Name among the `datasets` of the registry."""
-    registry: str = "resources/data_registry.yaml"
-    """File that lists the downloads."""
-    folder: str = "results/downloads"
-    """Where downloads are kept and unpacked; shared by all data sets."""
 
 
 class SubsetDataset(Settings):

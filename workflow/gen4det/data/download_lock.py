@@ -1,0 +1,58 @@
+"""What was first downloaded stays what it is: checksums and commits, recorded in a file and enforced."""
+
+import contextlib
+import fcntl
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from gen4det.errors import InputError
+from gen4det.provenance import write_json
+
+log = logging.getLogger(__name__)
+
+LOCK_FILE = "downloads.lock.json"
+
+
+def recorded(folder: Path, name: str, **publisher: str) -> dict:
+    """What is recorded of a download, empty if nothing is or if it was published elsewhere then.
+
+    Args:
+        publisher: who published it, e.g. url=...
+
+    Raises:
+        InputError: the lock file is not what we write.
+    """
+    facts = _read(folder).get(name, {})
+    return facts if all(facts.get(key) == value for key, value in publisher.items()) else {}
+
+
+def record(folder: Path, name: str, facts: dict) -> None:
+    """Record facts of a download in place of earlier ones. To be called inside `exclusive`."""
+    write_json(folder / LOCK_FILE, _read(folder) | {name: facts}, indent=1)
+
+
+def _read(folder: Path) -> dict:
+    path = folder / LOCK_FILE
+    if not path.exists():
+        return {}
+    try:
+        facts = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON: {error}") from error
+    if not isinstance(facts, dict) or not all(isinstance(entry, dict) for entry in facts.values()):
+        raise InputError(f"{path}: expected the checksums of downloads by name")
+    return facts
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Two jobs that want the same download take turns."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        except OSError as error:  # a file system without locks
+            log.warning("%s: cannot be locked (%s); let no two downloads run at once", folder, error.strerror)
+        yield
