@@ -18,6 +18,8 @@ LAYERS = (
         "engine_variants",
         "workflow",
         "file_hashes",
+        "job_text",
+        "model_downloads",
         "reference",
         "messages",
         "requests",

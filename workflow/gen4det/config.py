@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from gen4det.data.download_settings import ModelDownloads
 from gen4det.data.settings import DatasetSettings
 from gen4det.detection.settings import DetectorSettings
 from gen4det.diffusion.settings import FoundationSettings
@@ -22,7 +23,9 @@ from gen4det.engine_variants import Engine, load_engines, read_variants
 from gen4det.errors import InputError
 from gen4det.evaluation.settings import EvaluationSettings
 from gen4det.evaluation.study_settings import ArmLabel, GallerySettings, LinePanel, StudySettings
+from gen4det.file_hashes import model_paths
 from gen4det.miniature.foundation_settings import FoundationTraining
+from gen4det.model_downloads import Downloads
 from gen4det.settings import Settings, parse_settings, suggest
 from gen4det.yaml_files import read_yaml, shown
 
@@ -98,6 +101,8 @@ class Config(Settings):
     """Jobs that the generation of one synthetic set is cut into. Changes how many draw, not what is drawn."""
     foundation: FoundationSettings
     """Pretrained models the engines start from."""
+    downloads: ModelDownloads = ModelDownloads()
+    """Models that are downloaded before they are used."""
     datasets: dict[Name, DatasetSettings]
     """Detection data; stages see them by the name given here."""
     detectors: dict[Name, DetectorSettings]
@@ -242,6 +247,7 @@ def load_project(values: dict, *, source: str, root: str | Path) -> Project:
     used = [engine for study in studies.values() for engine in study.engines]
     engines = load_engines(used, config.engines, variants, source=source)
     _check_filters(engines, config, variants, source=source)
+    _check_models(engines, config, source=source, root=root)
     project = Project(root, config, engines, studies)
     _check_asked(project)
     return project
@@ -254,6 +260,18 @@ def _check_subsets(config: Config, *, source: str) -> None:
         if data.source == "subset" and data.of not in whole:
             known = suggest(data.of, whole)
             raise InputError(f"{source}: datasets.{name}.of: no whole data set {data.of!r}{known}")
+
+
+def _check_models(engines: dict[str, Engine], config: Config, *, source: str, root: Path) -> None:
+    """Models in the folder of downloads are ones that the registry knows."""
+    downloads = Downloads(config.downloads, root)
+    for name, model in config.foundation:
+        downloads.check(model and model.path, f"{source}: foundation.{name}.path")
+    for name, engine in engines.items():
+        for path in model_paths(engine.settings.model_dump(mode="json")):
+            downloads.check(path, f"engine {name}")
+    for name, detector in config.detectors.items():
+        downloads.check(detector.backbone_weights, f"{source}: detectors.{name}.backbone_weights")
 
 
 # --- filters --------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import ast
 import functools
 import hashlib
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,26 @@ FULLY_HASHED = 64 * 2**20
 """Model files up to this many bytes are hashed whole, larger ones by samples."""
 
 
-def model_hashes(settings: Any, root: Path) -> dict[str, str]:
+def model_hashes(
+    settings: Any, root: Path, *, is_downloaded: Callable[[str], object] = lambda path: False
+) -> dict[str, str]:
     """Hashes of the models in these settings that lie on this disk; those of the hub are named by revision.
 
     Args:
-        settings: plain settings; a model is a mapping of `path` and `revision`.
+        settings: plain settings, see `model_paths`.
+        is_downloaded: whether a path is that of a model that a rule downloads. Such models are inputs.
     """
-    if not isinstance(settings, dict):
-        return {}
-    if settings.keys() == {"path", "revision"}:
-        digest = folder_hash(root / settings["path"])
-        return {settings["path"]: digest} if digest else {}
-    return {path: digest for value in settings.values() for path, digest in model_hashes(value, root).items()}
+    paths = [path for path in model_paths(settings) if not is_downloaded(path)]
+    return {path: digest for path in paths if (digest := folder_hash(root / path))}
+
+
+def model_paths(settings: Any) -> Iterator[str]:
+    """Paths of the models in plain settings; a model is a mapping of `path` and `revision`."""
+    if isinstance(settings, dict):
+        if settings.keys() == {"path", "revision"}:
+            yield settings["path"]
+        for value in settings.values():
+            yield from model_paths(value)
 
 
 @functools.cache

@@ -6,7 +6,6 @@ everything that changes a result is in it and nothing else is.
 """
 
 import importlib.util
-import json
 import os
 import re
 import shlex
@@ -18,9 +17,10 @@ from typing import Any
 from gen4det import requests
 from gen4det.config import JobNeeds, Project
 from gen4det.engines.base import engine_module
-from gen4det.file_hashes import config_files, model_hashes, sampled_hash
+from gen4det.file_hashes import config_files, sampled_hash
 from gen4det.filters.settings import AgreementSettings
-from gen4det.provenance import code_hash
+from gen4det.job_text import job
+from gen4det.model_downloads import Downloads
 
 
 class Jobs:
@@ -33,6 +33,7 @@ class Jobs:
         self.project = project
         self.config = project.config
         self.results = project.config.results.rstrip("/")
+        self.downloads = Downloads(project.config.downloads, project.root)
 
     # --- patterns and targets ---------------------------------------------------------------------
 
@@ -73,7 +74,8 @@ class Jobs:
     def data(self, wildcards: Any) -> str:
         """Settings of a data set, for render, photographs, download and subset."""
         data = self.config.datasets[wildcards.dataset]
-        return job(data.model_dump(mode="json"), {"miniature": "render"}.get(data.source, data.source))
+        stage = {"miniature": "render"}.get(data.source, data.source)
+        return job(data.model_dump(mode="json"), stage, **self.downloads.registered(data))
 
     def own_files(self, wildcards: Any) -> list[str]:
         """The user's annotation files, so that editing one is noticed; the stage names missing ones."""
@@ -85,10 +87,6 @@ class Jobs:
         """Descriptor of the data set that a subset is taken from."""
         return f"{self.results}/data/{self.config.datasets[wildcards.dataset].of}/dataset.json"
 
-    def registry(self, wildcards: Any) -> str:
-        """List of the public data that a data set is downloaded from."""
-        return self.config.datasets[wildcards.dataset].registry
-
     def dataset(self, wildcards: Any) -> str:
         """Descriptor of the data set of a job."""
         return f"{self.results}/data/{wildcards.dataset}/dataset.json"
@@ -96,14 +94,21 @@ class Jobs:
     # --- synthetic data -------------------------------------------------------------------------------
 
     def _drawing(self, wildcards: Any, stage: str, **more: Any) -> str:
+        settings = self._drawing_settings(wildcards)
+        module = engine_module(settings["engine"]["method"], "engine")
+        return job(settings, stage, module, models=self.downloads.hashes(settings), **more)
+
+    def _drawing_settings(self, wildcards: Any) -> dict:
         engine = self.project.engines[wildcards.engine].settings
-        settings = {
+        return {
             "engine": engine.model_dump(mode="json"),
             "foundation": self.config.foundation.model_dump(mode="json", include=set(engine.models)),
             "run_seed": self.config.run_seed,
         }
-        models = model_hashes(settings, self.project.root)
-        return job(settings, stage, engine_module(engine.method, "engine"), models=models, **more)
+
+    def drawing_models(self, wildcards: Any) -> list[str]:
+        """Descriptions of the downloaded models an engine draws with."""
+        return self.downloads.needed(self._drawing_settings(wildcards))
 
     def finetune(self, wildcards: Any) -> str:
         """Settings of an engine that fits its generator first."""
@@ -128,9 +133,16 @@ class Jobs:
 
     # --- what filters look at ---------------------------------------------------------------------------
 
+    def _rating_models(self) -> dict:
+        return self.config.foundation.model_dump(mode="json", include={"clip", "aesthetic"})
+
     def _rating(self, stage: str) -> str:
-        models = self.config.foundation.model_dump(mode="json", include={"clip", "aesthetic"})
-        return job({"foundation": models}, stage, models=model_hashes(models, self.project.root))
+        models = self._rating_models()
+        return job({"foundation": models}, stage, models=self.downloads.hashes(models))
+
+    def rating_models(self, wildcards: Any) -> list[str]:
+        """Descriptions of the downloaded models that rate images."""
+        return self.downloads.needed(self._rating_models())
 
     def rate(self, wildcards: Any) -> str:
         """Settings of the aesthetic scores of a shard; thresholds are the filter's."""
@@ -215,13 +227,18 @@ class Jobs:
         files = (file for engine in engines for file in self._shards(dataset, engine, "zip"))
         return list(dict.fromkeys(files))
 
+    def backbone(self, wildcards: Any) -> list[str]:
+        """Description of the downloaded weights a training starts from."""
+        training = self.project.arms[wildcards.dataset, wildcards.detector, wildcards.arm]
+        return self.downloads.file(training.settings.backbone_weights)
+
     def train(self, wildcards: Any) -> str:
         """Settings of one training."""
         training = self.project.arms[wildcards.dataset, wildcards.detector, wildcards.arm]
         detector = training.settings
         root = self.project.root
         files = config_files(root / detector.config)
-        if detector.backbone_weights:
+        if detector.backbone_weights and not self.downloads.name(detector.backbone_weights):
             files.append(root / detector.backbone_weights)
         hashes = {str(file.relative_to(root)): sampled_hash(file) for file in files if file.is_file()}
         settings = {
@@ -341,19 +358,6 @@ def keep_batches(*, packed: bool) -> Callable:
 def model_option(wildcards: Any, input: Any) -> str:
     """Option that hands a fitted model to the stage, where the engine has one."""
     return f"--model {shlex.quote(str(input.model))}" if input.model else ""
-
-
-def job(settings: dict, stage: str, *modules: str, **more: Any) -> str:
-    """The one parameter of a job.
-
-    Args:
-        settings: what the stage reads.
-        stage: name of the module in gen4det.stages.
-        modules: further modules it loads by name, whose imports the stage's own do not show.
-        more: anything else the result depends on.
-    """
-    code = code_hash(f"gen4det.stages.{stage}", *modules)
-    return json.dumps({"settings": settings, "code": code, **more})
 
 
 def shell_prefix(root: str | Path, *, environments: bool) -> str:

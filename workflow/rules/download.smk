@@ -1,6 +1,7 @@
 """Detection data: rendered, the user's own photographs, downloaded, or a subset of one of these.
 
 Makes <results>/data/<dataset>/dataset.json, the descriptor every later stage receives, and what it points to.
+Pretrained models are downloaded beside public data; their files are undeclared, so that cut downloads go on.
 """
 
 
@@ -63,8 +64,6 @@ rule photographs:
 
 
 rule download:
-    input:
-        jobs.registry,
     output:
         "<results>/data/{dataset}/train.json",
         "<results>/data/{dataset}/val.json",
@@ -89,6 +88,32 @@ rule download:
         "Download {wildcards.dataset}"
     shell:
         "python -m gen4det.stages.download --settings {params.job:q} --output {output.dataset:q}"
+        " 2>&1 | tee_log {log:q}"
+
+
+rule download_model:
+    output:
+        about=f"{jobs.downloads.place}/{{model}}/download.json",
+        record=f"{jobs.downloads.place}/{{model}}/download.json.record.json",
+    log:
+        "<logs>/download_model/{model}.log",
+    benchmark:
+        "<benchmarks>/download_model/{model}.tsv"
+    wildcard_constraints:
+        model=r"[\w.-]+",
+    localrule: True
+    conda:
+        "../../envs/analyse.yaml"
+    threads: jobs.needs("data").threads
+    resources:
+        mem_mb=jobs.memory("data"),
+        runtime=jobs.runtime("data"),
+    params:
+        job=jobs.downloads.job,
+    message:
+        "Download {wildcards.model}"
+    shell:
+        "python -m gen4det.stages.download_model --settings {params.job:q} --output {output.about:q}"
         " 2>&1 | tee_log {log:q}"
 
 

@@ -8,6 +8,7 @@ folder `work` beside it.
 rule finetune:
     input:
         dataset=jobs.dataset,
+        pretrained=jobs.drawing_models,
     output:
         model=directory("<results>/engines/{dataset}/{engine}/model"),
         record="<results>/engines/{dataset}/{engine}/model.record.json",

@@ -7,6 +7,7 @@ From the dataset's descriptor to <results>/synthetic/<dataset>/<engine>/shards/<
 rule plan:
     input:
         dataset=jobs.dataset,
+        pretrained=jobs.drawing_models,
     output:
         manifest="<results>/synthetic/{dataset}/{engine}/manifest.jsonl",
         record="<results>/synthetic/{dataset}/{engine}/manifest.jsonl.record.json",
@@ -35,6 +36,7 @@ rule generate:
         dataset=jobs.dataset,
         manifest="<results>/synthetic/{dataset}/{engine}/manifest.jsonl",
         model=jobs.model,
+        pretrained=jobs.drawing_models,
     output:
         images="<results>/synthetic/{dataset}/{engine}/shards/{shard}.zip",
         annotations="<results>/synthetic/{dataset}/{engine}/shards/{shard}.json",

@@ -10,6 +10,7 @@ rule rate:
     input:
         shard="<results>/synthetic/{dataset}/{engine}/shards/{shard}.json",
         images="<results>/synthetic/{dataset}/{engine}/shards/{shard}.zip",
+        pretrained=jobs.rating_models,
     output:
         scores="<results>/synthetic/{dataset}/{engine}/aesthetic/{shard}.json",
         record="<results>/synthetic/{dataset}/{engine}/aesthetic/{shard}.json.record.json",
@@ -39,6 +40,7 @@ rule rate:
 rule calibrate:
     input:
         dataset=jobs.dataset,
+        pretrained=jobs.rating_models,
     output:
         scores="<results>/data/{dataset}/aesthetic.json",
         record="<results>/data/{dataset}/aesthetic.json.record.json",

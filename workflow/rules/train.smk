@@ -10,6 +10,7 @@ rule train:
         dataset=jobs.dataset,
         synthetic=jobs.synthetic_sets,
         images=jobs.synthetic_images,
+        pretrained=jobs.backbone,
     output:
         weights="<results>/detectors/{dataset}/{detector}/{arm}/seed{seed}/weights.safetensors",
         losses="<results>/detectors/{dataset}/{detector}/{arm}/seed{seed}/losses.csv",

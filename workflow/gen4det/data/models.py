@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 def obtain_model(name: str, registry: str | Path, folder: str | Path, *, pause: float = 1.0) -> dict:
     """Download what is not there yet of a model, to `<folder>/models/<name>`; check what is there.
 
-    The lock file keeps a model of the hub at the commit that was the newest when its download began, and every
-    file at the bytes it had when it was first downloaded.
+    The lock file keeps a model of the hub at the commit that was the newest when its download began, and
+    every file at the bytes it had when it was first downloaded.
 
     Args:
         name: among the models and weights of the registry.
@@ -76,9 +76,8 @@ def _obtain_from_hub(name: str, entry: RegisteredModel, folder: Path, pause: flo
     commit, files = _files(entry, locked, pause)
     sums = dict(locked.get("files", {}))
     lock = {"hub": entry.hub, "commit": commit, "patterns": sorted(entry.files)}
-    record(
-        folder, name, lock | {"files": sums, "complete": False}
-    )  # an interrupted download keeps its commit
+    # From here on, so that an interrupted download goes on with the same commit.
+    record(folder, name, lock | {"files": sums, "complete": False})
     missing = [file for file in files if not _is_there(place / file.path, file)]
     needed = sum(file.size - _bytes(partial(place / file.path)) for file in missing)
     require_space(folder, needed, f"downloading {name}")
