@@ -14,7 +14,7 @@ PROMISES = {
         "workflow/test_promise_only_what_changed_runs_again.py::test_touching_all_sources_reruns_nothing",
         "workflow/test_promise_only_what_changed_runs_again.py::test_editing_mosaicfusion_draws_mosaicfusion_again",
         "workflow/test_promise_only_what_changed_runs_again.py::test_swapping_two_values_is_a_change",
-        "workflow/test_why.py::test_each_change_is_named_where_it_strikes_and_what_follows_from_it",
+        "workflow/test_make_why.py::test_each_change_is_named_where_it_strikes_and_what_follows_from_it",
         "workflow/test_workflow.py::test_a_second_run_finds_nothing_to_do",
     ],
     "Same seed, same data": [
