@@ -26,6 +26,7 @@ LAYERS = (
         "cluster",
         "records",
         "why",
+        "planning",
     },
 )
 

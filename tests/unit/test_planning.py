@@ -1,0 +1,188 @@
+"""The estimate before a run: its counts are those of a dry run, its work that of the engines."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gen4det.config import load_project
+from gen4det.diffusion.settings import DenoisingSettings
+from gen4det.engines.base import known_methods
+from gen4det.engines.mosaicfusion.plan import draw_canvases
+from gen4det.engines.mosaicfusion.settings import Settings as MosaicFusion
+from gen4det.errors import InputError
+from gen4det.planning.__main__ import report
+from gen4det.planning.data_sizes import DataSizes, public_sizes
+from gen4det.planning.drawing import METHODS, drawing, model_calls
+from gen4det.planning.estimates import Estimator, training_length
+from gen4det.planning.settings import Costs
+from gen4det.planning.tasks import jobs_by_rule, tasks
+from gen4det.settings import parse_settings
+from gen4det.yaml_files import read_yaml
+
+ROOT = Path(__file__).parents[2]
+MINIATURE, PAPER = ROOT / "config/config.yaml", ROOT / "config/paper.yaml"
+STUDIES = sorted(path.stem for path in (ROOT / "config/studies").glob("*.yaml"))
+COSTS = sorted((ROOT / "config/costs").glob("*.yaml"))
+
+
+def project(scale=PAPER, **changes):
+    return load_project(read_yaml(scale) | changes, source=str(scale), root=ROOT)
+
+
+def costs(path=COSTS[0]) -> Costs:
+    return parse_settings(Costs, read_yaml(path), source=str(path))
+
+
+def dry_run(scale: Path, **changes) -> dict[str, int]:
+    """Jobs by rule as Snakemake counts them where nothing is made yet."""
+    values = [f"{key}={value}" for key, value in changes.items()]
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "rules", "--configfile", str(scale)]
+    said = subprocess.run(
+        [*command, "--config", "results=results/never-made", *values],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert said.returncode == 0, said.stdout + said.stderr
+    table = (said.stdout + said.stderr).partition("Job stats:")[2]
+    rows = re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)
+    return {rule: int(jobs) for rule, jobs in rows if rule not in ("all", "total")}
+
+
+@pytest.mark.parametrize(
+    ("scale", "changes"),
+    [
+        (MINIATURE, {}),
+        (ROOT / "tests/workflow/config.yaml", {"seeds": [0, 2], "shards": 3}),
+        (MINIATURE, {"studies": STUDIES, "seeds": [1]}),
+        (PAPER, {}),
+    ],
+    ids=["miniature", "test scale, seeds and shards", "all studies, filters ask another seed", "paper"],
+)
+def test_jobs_are_those_of_a_dry_run(scale, changes):
+    counted = jobs_by_rule(tasks(project(scale, **changes)))
+    assert counted == dry_run(scale, **{key: str(value).replace("'", "") for key, value in changes.items()})
+
+
+def test_the_whole_paper_scale_with_a_hundred_thousand_shards_is_counted_at_once():
+    began = time.monotonic()
+    text = report(PAPER, changes={"studies": STUDIES, "shards": 99_999})
+    assert time.monotonic() - began < 30
+    drawn = jobs_by_rule(tasks(project(studies=STUDIES)))["plan"]
+    assert re.search(rf"^generate +{drawn * 99_999} ", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_table_of_the_papers_has_a_price(study):
+    text = report(PAPER, changes={"studies": [study]})
+    assert "?" not in text
+    assert re.search(r"^total +\d+ +[\d,.]+ +[\d.]+ [GT]B$", text, re.MULTILINE), text
+
+
+def test_the_planner_imports_no_torch():
+    code = (
+        "import sys, gen4det.planning.__main__ as m; from pathlib import Path;"
+        f"m.report(Path({str(PAPER)!r})); sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
+    )
+
+
+def test_a_wrong_scale_is_one_line():
+    with pytest.raises(InputError, match="studies: no file"):
+        report(PAPER, changes={"studies": ["lvis_rar"]})
+
+
+# --- work ---------------------------------------------------------------------------------------------------
+
+
+def test_every_engine_is_priced():
+    assert set(METHODS) == set(known_methods())
+
+
+@pytest.mark.parametrize("scheduler", ["lms", "pndm", "ddim", "dpm-solver++", "euler", "checkpoint"])
+@pytest.mark.parametrize("steps", [12, 50])
+def test_noise_predictions_are_the_schedulers(scheduler, steps):
+    from diffusers import PNDMScheduler
+
+    from gen4det.diffusion.schedulers import make_scheduler
+
+    checkpoint = PNDMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
+    )
+    made = make_scheduler(checkpoint, scheduler)
+    made.set_timesteps(steps)
+    settings = DenoisingSettings(scheduler=scheduler, steps=steps)
+    assert model_calls(settings) == len(made.timesteps)
+
+
+@pytest.mark.parametrize("objects", [(1,), (2,), (4,), (1, 2, 4)])
+def test_mosaicfusion_is_counted_as_it_is_drawn(objects):
+    settings = MosaicFusion(objects=objects, images_per_category=300)
+    size = public_sizes(ROOT)["lvis"].model_copy(update={"categories": {"r": 2, "c": 1, "f": 1}})
+    counted = drawing(settings, size)
+    drawn = list(draw_canvases([1, 2], [1, 2, 3, 4], settings, 0, 8))
+    assert counted.images == len(drawn)
+    boxes = [box for canvas in drawn for box in canvas.layout.regions]
+    assert counted.labels == pytest.approx(len(boxes) / len(drawn), rel=0.05)
+    assert counted.evaluations == pytest.approx(2 * 50 * counted.labels)
+    mean = sum(width * height for _, _, width, height in boxes) / len(boxes)
+    assert counted.evaluated_pixels == pytest.approx(mean, rel=0.03)
+    canvas = sum(canvas.layout.height * canvas.layout.width for canvas in drawn) / len(drawn)
+    assert counted.stored_pixels == pytest.approx(canvas, rel=0.05)
+
+
+def test_the_papers_sets_have_the_papers_sizes():
+    paper = project()
+    lvis = DataSizes(paper)("lvis")
+    images = {name: drawing(engine.settings, lvis).images for name, engine in paper.engines.items()}
+    assert images == {"mosaicfusion": 337 * 25, "gen2det": 2 * 100_170}
+
+
+def test_a_training_is_as_long_as_the_detector_says():
+    paper = project(studies=["gen2det_sweeps"])
+    rows = paper.studies["gen2det_sweeps"].trainings
+    assert training_length(rows["gen2det-1x"], ROOT) == (90_000, 16)
+    assert training_length(rows["gen2det-3x"], ROOT) == (270_000, 16)
+
+
+def test_hours_are_work_over_speed():
+    paper, prices = project(), costs()
+    rules = Estimator(paper, prices).by_rule(tasks(paper))
+    speed = prices.gpu.trained_images["config/detectors/lvis_mask_rcnn_r50_fpn.py"]
+    assert rules["train"].gpu_seconds == pytest.approx(3 * (90_000 * 16 / speed + prices.gpu.job_start))
+    assert rules["generate"].work == 8425 * 4 * 50 * 2 + 200_340 * 51 * 2
+
+
+def test_downloads_that_data_sets_share_are_stored_once():
+    paper = project(studies=["lvis_rare", "coco_low_data"])
+    estimator = Estimator(paper, costs())
+    found = [task for task in tasks(paper) if task.rule == "download"]
+    both = estimator.by_rule(found)["download"].stored
+    each = [estimator.by_rule([task])["download"].stored for task in found]
+    assert len(each) == 2 and max(each) < both < max(each) + 3e9 < sum(each)
+
+
+def test_a_model_of_unknown_work_has_unknown_hours():
+    paper = project(
+        foundation=read_yaml(PAPER)["foundation"] | {"diffusion": {"path": "a/b", "revision": "c"}}
+    )
+    rules = Estimator(paper, costs()).by_rule(tasks(paper))
+    assert rules["generate"].gpu_seconds is None and rules["train"].gpu_seconds > 0
+
+
+@pytest.mark.parametrize("path", COSTS, ids=lambda path: path.stem)
+def test_files_of_costs_name_what_exists(path):
+    named = costs(path)
+    detectors = {*named.gpu.trained_images, *named.gpu.predicted_images, *named.files.weights}
+    assert all((ROOT / name).is_file() for name in detectors)
+    assert "float32" in named.gpu.arithmetic
+    registry = read_yaml(ROOT / "resources/data_registry.yaml")
+    assert named.files.downloaded.keys() == registry["models"].keys() | registry["weights"].keys()
+    assert named.models.unet.keys() <= named.files.downloaded.keys()

@@ -1,0 +1,117 @@
+"""What a run costs, before it is started: jobs, GPU-hours and disk of each rule.
+
+    python -m gen4det.planning --configfile config/paper.yaml        (make plan CONFIGFILE=...)
+
+Everything is counted as if nothing had been made yet. Hours come from counted work and from what the file of
+costs assumes of the GPU; take them for the right order of magnitude.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from gen4det.config import load_project
+from gen4det.errors import InputError
+from gen4det.planning.estimates import Estimate, Estimator, datasets_of_unknown_size, total
+from gen4det.planning.settings import Costs
+from gen4det.planning.tasks import tasks
+from gen4det.provenance import PACKAGE_ROOT
+from gen4det.settings import parse_settings
+from gen4det.yaml_files import read_yaml
+
+ROOT = PACKAGE_ROOT.parent
+COSTS = ROOT / "config/costs/a100.yaml"
+COLUMNS = "{:<12} {:>8} {:>9} {:<18} {:>10} {:>10}"
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        prog="python -m gen4det.planning",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--configfile", type=Path, default=ROOT / "config/config.yaml", metavar="FILE", help="scale"
+    )
+    parser.add_argument("--studies", nargs="+", metavar="NAME", help="in place of the scale's own")
+    parser.add_argument("--shards", type=int, metavar="N", help="in place of the scale's own")
+    parser.add_argument(
+        "--costs", type=Path, default=COSTS, metavar="FILE", help="what a GPU does; default: A100"
+    )
+    args = parser.parse_args()
+    changes = {name: value for name in ("studies", "shards") if (value := getattr(args, name)) is not None}
+    try:
+        print(report(args.configfile, args.costs, changes))
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
+
+def report(configfile: Path, costs_file: Path = COSTS, changes: dict | None = None) -> str:
+    """The table that is printed.
+
+    Args:
+        changes: values in place of those of the scale file.
+
+    Raises:
+        InputError: one line for the first problem of a settings file.
+    """
+    project = load_project(read_yaml(configfile) | (changes or {}), source=str(configfile), root=ROOT)
+    costs = parse_settings(Costs, read_yaml(costs_file), source=str(costs_file))
+    estimator, found = Estimator(project, costs), tasks(project)
+    rules = estimator.by_rule(found)
+    everything = Estimate(
+        sum(rule.jobs for rule in rules.values()),
+        gpu_seconds=total(rule.gpu_seconds for rule in rules.values()),
+        stored=total(rule.stored for rule in rules.values()),
+    )
+    lines = [
+        f"Scale {project.config.scale}: {', '.join(project.studies)}; {costs.gpu.name}",
+        "",
+        COLUMNS.format("rule", "jobs", "work", "", "GPU-hours", "disk"),
+        *(row(name, rule, amount(rule.work)) for name, rule in rules.items()),
+        row("total", everything, ""),
+    ]
+    if unknown := datasets_of_unknown_size(estimator, found):
+        lines += ["", f"Not there yet, so that their size is unknown: {', '.join(unknown)}"]
+    if not any(rule.gpu_seconds != 0 for rule in rules.values()):
+        lines += ["", "No job of this scale asks for a GPU. Hours on processors are not estimated."]
+    return "\n".join(lines)
+
+
+def row(name: str, rule: Estimate, work: str) -> str:
+    """One line of the table."""
+    unit = rule.unit if work != "?" else ""
+    return COLUMNS.format(name, rule.jobs, work, unit, hours(rule.gpu_seconds), size(rule.stored)).rstrip()
+
+
+def amount(number: float | None) -> str:
+    """A count with three digits, e.g. 20.4 M."""
+    if number is None:
+        return "?"
+    for factor, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if number >= factor:
+            return f"{number / (1e3 if letter == 'k' else factor):.3g} {letter}"
+    return f"{number:.0f}"
+
+
+def hours(seconds: float | None) -> str:
+    """GPU-hours, or - where there are none."""
+    if seconds is None:
+        return "?"
+    return f"{seconds / 3600:,.1f}" if seconds else "-"
+
+
+def size(stored: float | None) -> str:
+    """Bytes in words."""
+    if stored is None:
+        return "?"
+    for factor, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if stored >= factor:
+            return f"{stored / factor:.1f} {unit}"
+    return f"{stored / 1e3:.0f} kB"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""How large the data sets of a scale are, before any of them is there."""
+
+from pathlib import Path
+
+from gen4det.config import Project
+from gen4det.data.annotations import frequency_groups, load_annotations
+from gen4det.errors import InputError
+from gen4det.miniature.categories import CATEGORIES
+from gen4det.planning.settings import DataSize
+from gen4det.settings import parse_settings
+from gen4det.yaml_files import read_yaml
+
+PUBLIC = "resources/data_sizes.yaml"
+"""Sizes of the public data sets, by their names in the registry of downloads."""
+
+
+class DataSizes:
+    """Sizes by the name of a data set in the scale file; what has to be read is read once."""
+
+    def __init__(self, project: Project):
+        self.project = project
+        self._known: dict[str, DataSize | None] = {}
+
+    def __call__(self, name: str) -> DataSize | None:
+        """Size of a data set; None where nobody knows.
+
+        Raises:
+            InputError: broken annotations of the user's own photographs, or a broken file of sizes.
+        """
+        if name not in self._known:
+            data = self.project.config.datasets[name]
+            self._known[name] = getattr(self, f"_{data.source}")(data)
+        return self._known[name]
+
+    def _download(self, data) -> DataSize | None:
+        return public_sizes(self.project.root).get(data.dataset)
+
+    def _subset(self, data) -> DataSize | None:
+        """Categories keep their groups of the whole set, though few images make many of them rarer."""
+        whole = self(data.of)
+        if whole is None:
+            return None
+        images = max(1, round(data.share * whole.train_images))
+        share = images / whole.train_images
+        fewer = {"train_images": images, "boxes": round(share * whole.boxes)}
+        return whole.model_copy(update=fewer | {"annotation_bytes": round(share * whole.annotation_bytes)})
+
+    def _miniature(self, data) -> DataSize:
+        """As the renderer draws them: 2.3 objects in an image, 2 KB of annotations."""
+        groups = [category.frequency for category in CATEGORIES]
+        return DataSize(
+            train_images=data.train_images,
+            val_images=data.val_images,
+            categories={group: groups.count(group) for group in "rcf"},
+            boxes=round(2.3 * data.train_images),
+            pixels=data.image_size**2,
+            annotation_bytes=2000 * (data.train_images + data.val_images),
+        )
+
+    def _photographs(self, data) -> DataSize | None:
+        """Counted from the user's annotations; None where they are not there yet."""
+        files = [self.project.root / split.annotations for split in (data.train, data.val)]
+        if not all(file.is_file() for file in files):
+            return None
+        train, val = (load_annotations(file) for file in files)
+        groups = list(frequency_groups(train).values())
+        areas = [image["width"] * image["height"] for image in train["images"]]
+        if not areas:
+            raise InputError(f"{files[0]}: no training image")
+        return DataSize(
+            train_images=len(areas),
+            val_images=len(val["images"]),
+            categories={group: groups.count(group) for group in "rcf"},
+            boxes=len(train["annotations"]),
+            pixels=sum(areas) / len(areas),
+            annotation_bytes=sum(file.stat().st_size for file in files),
+        )
+
+
+def public_sizes(root: Path) -> dict[str, DataSize]:
+    """Sizes of the public data sets.
+
+    Raises:
+        InputError: a broken file.
+    """
+    path = root / PUBLIC
+    entries = read_yaml(path)
+    return {
+        name: parse_settings(DataSize, entry, source=f"{PUBLIC}: {name}") for name, entry in entries.items()
+    }

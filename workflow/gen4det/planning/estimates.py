@@ -1,0 +1,249 @@
+"""From counted work to GPU-hours and bytes, rule by rule."""
+
+import ast
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from gen4det.config import Project, Training
+from gen4det.errors import InputError
+from gen4det.file_hashes import config_files
+from gen4det.planning.data_sizes import DataSizes
+from gen4det.planning.drawing import Drawing, drawing
+from gen4det.planning.settings import Costs
+from gen4det.planning.tasks import RULES, Task, unique
+from gen4det.yaml_files import read_yaml
+
+REFERENCE_AREA = 512 * 512
+"""Pixels of the images that `ModelCosts` are given for."""
+
+
+@dataclass
+class Estimate:
+    """What the jobs of a rule, or some of them, need in all."""
+
+    jobs: int = 0
+    work: float | None = 0.0
+    """Amount of counted work; None: unknown."""
+    unit: str = ""
+    """What is counted."""
+    gpu_seconds: float | None = 0.0
+    """None: unknown."""
+    stored: float | None = 0.0
+    """Bytes that stay on the disk; None: unknown."""
+
+
+def total(parts: Iterable[float | None]) -> float | None:
+    """Sum; unknown where a part is."""
+    parts = list(parts)
+    return None if None in parts else sum(parts)
+
+
+class Estimator:
+    """Estimates for one checked configuration."""
+
+    def __init__(self, project: Project, costs: Costs):
+        self.project = project
+        self.costs = costs
+        self.sizes = DataSizes(project)
+
+    def by_rule(self, found: Iterable[Task]) -> dict[str, Estimate]:
+        """Estimate of each rule that has jobs."""
+        found = list(found)
+        rules = [rule for rule in RULES if any(task.rule == rule for task in found)]
+        return {rule: self._rule([task for task in found if task.rule == rule]) for rule in rules}
+
+    def _rule(self, same: list[Task]) -> Estimate:
+        parts = [self.of(task) for task in same]
+        stored = total(part.stored for part in parts)
+        if same[0].rule == "download" and stored is not None:
+            stored += self._downloads(same)
+        return Estimate(
+            sum(part.jobs for part in parts),
+            total(part.work for part in parts),
+            parts[0].unit,
+            total(part.gpu_seconds for part in parts),
+            stored,
+        )
+
+    def of(self, task: Task) -> Estimate:
+        """Estimate of jobs that are alike; of downloads without the images, which data sets may share."""
+        estimate = getattr(self, f"_{task.rule}", self._page)(task)
+        estimate.jobs = task.jobs
+        if not getattr(self.project.config.needs, task.kind).gpu:
+            estimate.gpu_seconds = 0.0
+        elif estimate.gpu_seconds is not None:
+            estimate.gpu_seconds += task.jobs * self.costs.gpu.job_start
+        return estimate
+
+    # --- data -----------------------------------------------------------------------------------------
+
+    def _annotations(self, task: Task) -> Estimate:
+        """A copy of the annotations; photographs stay where they are."""
+        size = self.sizes(task.dataset)
+        if size is None:
+            return Estimate(work=None, unit="images", stored=None)
+        return Estimate(work=size.train_images + size.val_images, unit="images", stored=size.annotation_bytes)
+
+    _download = _subset = _photographs = _annotations
+
+    def _render(self, task: Task) -> Estimate:
+        size, estimate = self.sizes(task.dataset), self._annotations(task)
+        estimate.stored += estimate.work * size.pixels * self.costs.files.png_pixel
+        return estimate
+
+    def _downloads(self, same: list[Task]) -> float:
+        """Bytes of what archives hold, each once. Photographs are not compressed; mirrors are not copied."""
+        seen: dict[str, float] = {}
+        for task in same:
+            data = self.project.config.datasets[task.dataset]
+            registry = read_yaml(self.project.root / data.registry)
+            files = registry["datasets"].get(data.dataset, {}).get("files", ())
+            for name in () if data.root else files:
+                seen[name] = registry["files"][name]["bytes"] or 0
+        return sum(seen.values())
+
+    def _download_model(self, task: Task) -> Estimate:
+        return Estimate(work=1, unit="models", stored=self.costs.files.downloaded.get(task.model))
+
+    # --- synthetic images -----------------------------------------------------------------------------
+
+    def _drawn(self, task: Task) -> Drawing | None:
+        size = self.sizes(task.dataset)
+        return drawing(self.project.engines[task.engine].settings, size) if size else None
+
+    def _finetune(self, task: Task) -> Estimate:
+        return Estimate(work=None, unit="images", gpu_seconds=None, stored=None)
+
+    def _plan(self, task: Task) -> Estimate:
+        drawn = self._drawn(task)
+        if drawn is None:
+            return Estimate(work=None, unit="images", stored=None)
+        return Estimate(work=drawn.images, unit="images", stored=drawn.images * self.costs.files.manifest_row)
+
+    def _generate(self, task: Task) -> Estimate:
+        drawn, unit = self._drawn(task), "U-Net evaluations"
+        if drawn is None:
+            return Estimate(work=None, unit=unit, gpu_seconds=None, stored=None)
+        settings = self.project.engines[task.engine].settings
+        pixel = getattr(self.costs.files, f"{settings.image_format}_pixel")
+        stored = drawn.images * drawn.stored_pixels * pixel + self._labels(drawn)
+        work = drawn.images * drawn.evaluations
+        return Estimate(work=work, unit=unit, gpu_seconds=self._seconds(task, drawn), stored=stored)
+
+    def _seconds(self, task: Task, drawn: Drawing) -> float | None:
+        """Of the U-Net and the autoencoder; None for a model whose work is not known.
+
+        Work is taken to grow with the area, which overrates images below 512 x 512 px and underrates larger
+        ones: self-attention grows with its square.
+        """
+        settings = self.project.engines[task.engine].settings
+        source = getattr(settings, "model", None) or getattr(
+            self.project.config.foundation, settings.models[0]
+        )
+        unet = self.costs.models.unet.get(PurePosixPath(source.path).name) if source else None
+        speed = self._speed(drawn.precision)
+        if unet is None or speed is None:
+            return None
+        models, area = self.costs.models, REFERENCE_AREA
+        denoised = drawn.evaluations * drawn.evaluated_pixels / area * unet / speed
+        coded = drawn.encoded_pixels / area * models.encode + drawn.decoded_pixels / area * models.decode
+        return drawn.images * (denoised + coded / self._speed("float32"))
+
+    def _speed(self, precision: str) -> float | None:
+        """10^9 operations per second."""
+        arithmetic = self.costs.gpu.arithmetic.get(precision)
+        return 1000 * arithmetic.peak * arithmetic.share if arithmetic else None
+
+    def _labels(self, drawn: Drawing) -> float:
+        files = self.costs.files
+        return drawn.images * drawn.labels * (files.mask_label if drawn.masks else files.box_label)
+
+    def _filter(self, task: Task) -> Estimate:
+        """Kept and rejected labels together are those of the shards."""
+        drawn = self._drawn(task)
+        if drawn is None:
+            return Estimate(work=None, unit="images", stored=None)
+        return Estimate(work=drawn.images, unit="images", stored=self._labels(drawn))
+
+    # --- what filters look at -------------------------------------------------------------------------
+
+    def _rate(self, task: Task) -> Estimate:
+        drawn = self._drawn(task)
+        return self._rated(drawn.images if drawn else None)
+
+    def _calibrate(self, task: Task) -> Estimate:
+        size = self.sizes(task.dataset)
+        return self._rated(size.train_images if size else None)
+
+    def _rated(self, images: int | None) -> Estimate:
+        if images is None:
+            return Estimate(work=None, unit="images", gpu_seconds=None, stored=None)
+        seconds = images * self.costs.models.clip / self._speed("float32")
+        return Estimate(0, images, "images", seconds, images * self.costs.files.score)
+
+    def _detect(self, task: Task) -> Estimate:
+        drawn = self._drawn(task)
+        if drawn is None:
+            return Estimate(work=None, unit="images", gpu_seconds=None, stored=None)
+        asking = [
+            engine.filter.agreement
+            for engine in self.project.engines.values()
+            if engine.images == task.engine and engine.filter.agreement.enabled
+        ]
+        found = drawn.images * max(agreement.max_per_image for agreement in asking)
+        config = self.project.config.detectors[asking[0].detector].config
+        seconds = self._predicting(config, drawn.images)
+        return Estimate(0, drawn.images, "images", seconds, found * self.costs.files.detection)
+
+    def _predicting(self, config: str, images: int) -> float | None:
+        speed = self.costs.gpu.predicted_images.get(config)
+        return images / speed if speed else None
+
+    # --- detectors ------------------------------------------------------------------------------------
+
+    def _train(self, task: Task) -> Estimate:
+        """Length times batch; what the images are does not matter."""
+        iterations, batch = training_length(task.training, self.project.root)
+        config, files = task.training.settings.config, self.costs.files
+        speed, weights = self.costs.gpu.trained_images.get(config), files.weights.get(config)
+        return Estimate(
+            work=iterations * batch,
+            unit="images seen",
+            gpu_seconds=iterations * batch / speed if speed else None,
+            stored=weights + iterations * files.iteration if weights else None,
+        )
+
+    def _evaluate(self, task: Task) -> Estimate:
+        size = self.sizes(task.dataset)
+        if size is None:
+            return Estimate(work=None, unit="images", gpu_seconds=None, stored=self.costs.files.metrics)
+        seconds = self._predicting(task.training.settings.config, size.val_images)
+        return Estimate(0, size.val_images, "images", seconds, self.costs.files.metrics)
+
+    def _page(self, task: Task) -> Estimate:
+        return Estimate(work=task.jobs, unit="pages", stored=task.jobs * self.costs.files.page)
+
+
+def training_length(training: Training, root: Path) -> tuple[int, int]:
+    """(iterations, images of a batch) of one training, from its mmengine config file, which is read, not run.
+
+    Raises:
+        InputError: the file does not assign `max_iters` and `batch_size` plain numbers.
+    """
+    settings, found = training.settings, {}
+    for file in reversed(config_files(root / settings.config)):
+        for statement in ast.parse(file.read_text()).body:
+            if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant):
+                found |= {ast.unparse(target): statement.value.value for target in statement.targets}
+    for name in ("max_iters", "batch_size"):
+        if not isinstance(found.get(name), int):
+            raise InputError(f"{settings.config}: {name}: not given as a plain number")
+    iterations = max(1, round((settings.iterations or found["max_iters"]) * settings.schedule))
+    return iterations, found["batch_size"]
+
+
+def datasets_of_unknown_size(estimator: Estimator, found: Iterable[Task]) -> list[str]:
+    """Data sets whose size nobody knows yet."""
+    names = unique(task.dataset for task in found if task.dataset)
+    return [name for name in names if estimator.sizes(name) is None]
