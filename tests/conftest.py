@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tiny_models"]
+pytest_plugins = ["tiny_models", "file_server"]
 
 # As in jobs of the workflow: spinning threads starve each other when something else runs beside the tests.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

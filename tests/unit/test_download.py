@@ -1,8 +1,6 @@
 """Downloads from a server on this machine: resumed, checked, unpacked safely, prepared as a data set."""
 
 import hashlib
-import http.server
-import io
 import json
 import logging
 import subprocess
@@ -15,93 +13,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from public_data import jpeg, lvis_file, names, refusal, tarred, voc_archive, zipped
 
+from file_server import FileServer
 from gen4det.data.archives import unpack
 from gen4det.data.datasets import load_dataset
 from gen4det.data.download import fetch, probe
 from gen4det.data.download_lock import LOCK_FILE
 from gen4det.data.download_settings import DownloadDataset
-from gen4det.data.images import encode_image, image_name
+from gen4det.data.images import image_name
 from gen4det.data.public import obtain, prepare_public
 from gen4det.data.registry import RegisteredFile, load_registry
-from gen4det.errors import InputError
 
 REGISTRY = Path(__file__).resolve().parents[2] / "resources" / "data_registry.yaml"
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Serves `files`; what goes wrong is set by the attributes."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files: dict[str, bytes] = {}
-        self.cut_after: list[int] = []  # bytes of the body after which each further answer is cut off
-        self.statuses: list[int] = []  # instead of an answer, these in turn
-        self.ranges = True
-        self.validators = True
-        self.lengths = True
-        self.requests: list[tuple[str, str | None]] = []  # path, Range
-
-    def url(self, name: str) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/{name}"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        server, name = self.server, self.path.lstrip("/")
-        asked = self.headers.get("Range")
-        server.requests.append((name, asked))
-        if server.statuses:
-            return self.send_error(server.statuses.pop(0))
-        if name not in server.files:
-            return self.send_error(404)
-        content = server.files[name]
-        tag = f'"{hashlib.sha256(content).hexdigest()[:8]}"'
-        start = 0
-        if asked and server.ranges and self.headers.get("If-Range", tag) == tag:
-            start = int(asked.removeprefix("bytes=").removesuffix("-"))
-            if start >= len(content):
-                return self.send_error(416)
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        if server.lengths:
-            self.send_header("Content-Length", str(len(content) - start))
-        if server.validators:
-            self.send_header("ETag", tag)
-        self.end_headers()
-        body = content[start:]
-        try:
-            self.wfile.write(body[: server.cut_after.pop(0)] if server.cut_after else body)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # a probe hangs up after the headers
-
-    def log_message(self, *arguments):
-        pass
-
-
 @pytest.fixture
-def server():
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        server.files["a.zip"] = CONTENT
-        yield server
-        server.shutdown()
-        thread.join()
-
-
-def refusal(call, *args, **options) -> str:
-    with pytest.raises(InputError) as error:
-        call(*args, **options)
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+def server(file_server):
+    file_server.files["a.zip"] = CONTENT
+    return file_server
 
 
 # --- one file -------------------------------------------------------------------------------------
@@ -213,7 +145,7 @@ def test_busy_server_is_asked_again(server, tmp_path):
 
 
 def test_server_that_cannot_be_reached(tmp_path):
-    with Server() as server:
+    with FileServer() as server:
         url = server.url("a.zip")
     assert "cannot be reached" in refusal(fetch, url, tmp_path / "a.zip", pause=0)
     assert "cannot be reached" in refusal(probe, url, pause=0)
@@ -233,24 +165,6 @@ def test_disk_that_fills_up_on_the_way(server, tiny_disk):
 
 
 # --- archives -------------------------------------------------------------------------------------
-
-
-def zipped(members: dict[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return stream.getvalue()
-
-
-def tarred(members: dict[str, bytes | tarfile.TarInfo]) -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as archive:
-        for name, content in members.items():
-            member = content if isinstance(content, tarfile.TarInfo) else tarfile.TarInfo(name)
-            member.size = 0 if isinstance(content, tarfile.TarInfo) else len(content)
-            archive.addfile(member, None if isinstance(content, tarfile.TarInfo) else io.BytesIO(content))
-    return stream.getvalue()
 
 
 FILES = {"data/a.txt": b"a" * 5000, "data/b/c.txt": b"c", "readme.txt": b"r"}
@@ -411,6 +325,36 @@ def test_damaged_archive_of_the_server_is_fetched_anew(server, tmp_path):
     assert names(tmp_path / "things") == ["data/a.txt", "data/b/c.txt"]
 
 
+def test_archive_that_points_outside_is_fetched_anew(server, tmp_path):
+    server.files["a.zip"] = zipped(FILES | {"../evil.txt": b"evil"})
+    files = {"a": registered(server, "a.zip")}
+    assert "points outside its folder" in refusal(obtain, files, tmp_path / "d")
+    assert names(tmp_path) == ["d/.lock"]
+    server.files["a.zip"] = zipped(FILES)
+    obtain(files, tmp_path / "d")
+    assert names(tmp_path / "d" / "things") == ["data/a.txt", "data/b/c.txt"]
+
+
+def test_what_does_not_fit_when_unpacked_is_not_downloaded_again(server, tiny_disk):
+    server.files["a.zip"] = zipped({"data/noise": CONTENT[:30_000], "data/zeros": bytes(150_000)})
+    files = {"a": registered(server, "a.zip")}
+    (tiny_disk / "something").write_bytes(bytes(80_000))
+    assert "unpacking" in refusal(obtain, files, tiny_disk)
+    assert names(tiny_disk) == [".lock", "something", "things/a.zip"]
+    (tiny_disk / "something").unlink()
+    server.requests = []
+    obtain(files, tiny_disk)
+    assert server.requests == [] and names(tiny_disk / "things") == ["data/noise", "data/zeros"]
+
+
+def test_damaged_archive_that_the_user_brought_is_left_to_them(server, tmp_path):
+    archive = tmp_path / "things" / "a.zip"
+    archive.parent.mkdir()
+    archive.write_bytes(zipped(FILES)[:-30])
+    message = refusal(obtain, {"a": registered(server, "a.zip")}, tmp_path)
+    assert message.endswith("delete it to download it") and archive.exists()
+
+
 def test_archive_that_the_user_brought_is_used(server, tmp_path):
     (tmp_path / "things").mkdir()
     (tmp_path / "things" / "a.zip").write_bytes(zipped(FILES))
@@ -437,30 +381,6 @@ def test_two_jobs_that_want_the_same_file_take_turns(server, tmp_path):
 
 
 # --- whole data sets ------------------------------------------------------------------------------
-
-
-def jpeg(seed: int) -> bytes:
-    return encode_image(np.random.default_rng(seed).integers(0, 256, (30, 40, 3), dtype=np.uint8), "jpeg")
-
-
-def lvis_file(images: list[str]) -> bytes:
-    """LVIS v1: no file names, only URLs; the last annotation has no height, as real files happen to have."""
-    polygon = [[2, 2, 12, 2, 12, 7, 2, 7]]
-    data = {
-        "images": [
-            {"id": index, "coco_url": f"http://images.cocodataset.org/{name}", "width": 40, "height": 30,
-             "neg_category_ids": [], "not_exhaustive_category_ids": []}
-            for index, name in enumerate(images)
-        ],
-        "annotations": [
-            {"id": index, "image_id": index, "category_id": 1, "bbox": [2, 2, 10, 5], "area": 50,
-             "segmentation": polygon}
-            for index in range(len(images))
-        ],
-        "categories": [{"id": 1, "name": "cup", "frequency": "r", "image_count": 2, "instance_count": 2}],
-    }  # fmt: skip
-    data["annotations"].append(data["annotations"][0] | {"id": 99, "bbox": [2, 2, 10, 0]})
-    return json.dumps(data).encode()
 
 
 def test_lvis_takes_its_images_from_both_folders_of_coco(server, tmp_path, caplog):
@@ -499,31 +419,6 @@ def test_lvis_takes_its_images_from_both_folders_of_coco(server, tmp_path, caplo
         assert dataset.val.images.image(image_name(image)).shape == (30, 40, 3)
     assert len(dataset.train.load()["annotations"]) == 2
     assert not list((tmp_path / "moved" / "downloads").rglob("*.zip"))
-
-
-VOC_XML = """<annotation><size><width>40</width><height>30</height><depth>3</depth></size>
-<object><name>dog</name><difficult>0</difficult>
-<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>40</xmax><ymax>30</ymax></bndbox></object>
-<object><name>person</name><difficult>1</difficult>
-<bndbox><xmin>5.0</xmin><ymin>6</ymin><xmax>5</xmax><ymax>9</ymax></bndbox>
-<part><name>head</name><bndbox><xmin>5</xmin><ymin>6</ymin><xmax>5</xmax><ymax>6</ymax></bndbox></part></object>
-</annotation>"""
-
-
-def voc_archive(year: str, image_set: str, all_categories: bool) -> bytes:
-    from gen4det.data.voc import CATEGORIES
-
-    root = f"VOCdevkit/VOC{year}"
-    members = {f"{root}/ImageSets/Main/{image_set}.txt": b"000001\n000007\n"}
-    for name in ("000001", "000007"):
-        text = VOC_XML
-        if all_categories:
-            dog = VOC_XML[VOC_XML.index("<object>") : VOC_XML.index("</object>") + len("</object>")]
-            others = [dog.replace("dog", category) for category in CATEGORIES]
-            text = text.replace("</annotation>", "".join(others) + "</annotation>")
-        members[f"{root}/Annotations/{name}.xml"] = text.encode()
-        members[f"{root}/JPEGImages/{name}.jpg"] = jpeg(int(year + name))
-    return tarred(members)
 
 
 def test_voc_becomes_a_coco_style_data_set(server, tmp_path):

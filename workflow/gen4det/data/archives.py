@@ -14,7 +14,7 @@ from gen4det.provenance import atomic_write
 
 
 class DamagedArchive(InputError):
-    """The archive's bytes are wrong; only another copy of it helps."""
+    """The archive is not what it should be; only another copy of it helps."""
 
 
 def unpack(archive: str | Path, contains: str, target: str | Path) -> None:
@@ -26,8 +26,8 @@ def unpack(archive: str | Path, contains: str, target: str | Path) -> None:
         target: appears when everything is unpacked; the checksums inside a zip are verified on the way.
 
     Raises:
-        DamagedArchive: truncated, or a checksum is wrong.
-        InputError: a member points outside; `contains` is not in the archive; too little disk.
+        DamagedArchive: truncated, or a checksum is wrong; a member points outside; no `contains` in it.
+        InputError: too little disk.
         In all cases nothing is left behind.
     """
     archive, target = Path(archive), Path(target)
@@ -42,7 +42,7 @@ def unpack(archive: str | Path, contains: str, target: str | Path) -> None:
         except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError) as error:
             raise DamagedArchive(f"{archive}: truncated or damaged archive: {error}") from error
         if not (folder / contains).exists():
-            raise InputError(f"{archive}: no {contains!r} in the archive")
+            raise DamagedArchive(f"{archive}: no {contains!r} in the archive")
         os.replace(folder / contains, temporary)
 
 
@@ -52,7 +52,7 @@ def _unzip(archive: Path, folder: Path) -> None:
         for member in members:
             _refuse_escape(archive, member.filename)
             if stat.S_ISLNK(member.external_attr >> 16):
-                raise InputError(f"{archive}: member {member.filename!r} is a link")
+                raise DamagedArchive(f"{archive}: member {member.filename!r} is a link")
         require_space(folder, sum(member.file_size for member in members), f"unpacking {archive}")
         for member in progress(members, f"unpacking {archive.name}", "file"):
             opened.extract(member, folder)
@@ -71,4 +71,4 @@ def _untar(archive: Path, folder: Path) -> None:
 def _refuse_escape(archive: Path, name: str) -> None:
     parts = PurePosixPath(name.replace("\\", "/"))
     if parts.is_absolute() or ".." in parts.parts or (parts.parts and parts.parts[0].endswith(":")):
-        raise InputError(f"{archive}: member {name!r} points outside its folder; nothing was unpacked")
+        raise DamagedArchive(f"{archive}: member {name!r} points outside its folder; nothing was unpacked")

@@ -27,7 +27,7 @@ def obtain(files: dict[str, RegisteredFile], folder: str | Path, *, pause: float
     """Download and unpack what is not there yet; everything is asked for before the first byte is fetched.
 
     An archive that a user has put in its place is used instead of a download. Archives are deleted once they
-    are unpacked.
+    are unpacked; a damaged one is deleted, too, if it was downloaded.
 
     Args:
         files: by name in the registry.
@@ -58,7 +58,8 @@ def obtain(files: dict[str, RegisteredFile], folder: str | Path, *, pause: float
 def _obtain_one(name: str, file: RegisteredFile, folder: Path, pause: float) -> None:
     archive = folder / file.archive
     expected = file.sha256 or recorded(folder, name, url=file.url).get("sha256")
-    if archive.exists():
+    is_fetched = not archive.exists()
+    if not is_fetched:
         digest = file_hash(archive)
         if expected not in (None, digest):
             raise InputError(f"{archive}: SHA-256 is {digest}, expected {expected}")
@@ -67,9 +68,11 @@ def _obtain_one(name: str, file: RegisteredFile, folder: Path, pause: float) -> 
     facts = {"url": file.url, "bytes": archive.stat().st_size, "sha256": digest}
     try:
         unpack(archive, file.contains, folder / file.place)
-    except DamagedArchive:
-        archive.unlink()  # so that a further call fetches it anew
-        raise
+    except DamagedArchive as error:
+        if is_fetched:
+            archive.unlink()  # so that a further call fetches it anew
+            raise
+        raise InputError(f"{error}; delete it to download it") from error
     record(folder, name, facts)
     archive.unlink()
 
@@ -88,10 +91,10 @@ def prepare_public(name: str, settings: DownloadDataset, output: str | Path, *, 
     dataset = _registered(registry, settings)
     files = {file: registry.files[file] for file in dataset.files}
     found = find_mirrored(files, settings.root) if settings.root else {}
-    obtain({file: entry for file, entry in files.items() if file not in found}, folder, pause=pause)
     places = Places(files, folder, settings.root, found)
-
     located = {split: places.split(getattr(dataset, split)) for split in ("train", "val")}
+    obtain({file: entry for file, entry in files.items() if file not in found}, folder, pause=pause)
+
     loaded = {split: _load(place, is_validation=split == "val") for split, place in located.items()}
     completed = complete_splits(loaded["train"], loaded["val"], dataset.format, settings.dataset)
     splits = {}
