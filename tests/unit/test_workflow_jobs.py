@@ -15,10 +15,12 @@ from types import SimpleNamespace
 import pytest
 
 from gen4det.config import load_project
+from gen4det.data.download_settings import DownloadDataset, DownloadModel, ModelDownloads
 from gen4det.errors import InputError
 from gen4det.file_hashes import FULLY_HASHED, config_files, folder_hash, model_hashes, sampled_hash
 from gen4det.filters.settings import FilterSettings
 from gen4det.messages import NOTE, explain_failures, explain_locks, note_run
+from gen4det.model_downloads import Downloads
 from gen4det.workflow import (
     Jobs,
     device,
@@ -228,6 +230,68 @@ def test_models_of_the_hub_are_named_by_revision(tmp_path):
         "foundation": {"diffusion": {"path": "owner/name", "revision": "abc"}},
     }
     assert model_hashes(settings, tmp_path).keys() == {"local"}
+
+
+def downloading(name: str = "stable-diffusion-1-4", **more) -> Jobs:
+    """Jobs of a scale with a model of the registry and registered weights."""
+    place = "results/downloads/models"
+    values = read_yaml(ROOT / "config/config.yaml")
+    detector = values["detectors"]["mask-rcnn"] | {
+        "backbone_weights": f"{place}/resnet50-imagenet/resnet50-0676ba61.pth"
+    }
+    foundation = values["foundation"] | {"diffusion": {"path": f"{place}/{name}"}}
+    detectors = values["detectors"] | {"mask-rcnn": detector | more}
+    return changed(foundation=foundation, detectors=detectors)
+
+
+def test_jobs_wait_for_the_models_they_read_and_for_no_other(jobs):
+    downloaded = downloading()
+    place = "results/downloads/models"
+    assert downloaded.drawing_models(wildcards()) == [f"{place}/stable-diffusion-1-4/download.json"]
+    assert downloaded.drawing_models(wildcards(engine="gen2det")) == []
+    assert downloaded.rating_models(wildcards()) == []
+    assert downloaded.backbone(wildcards()) == [f"{place}/resnet50-imagenet/download.json"]
+    for ask in (jobs.drawing_models, jobs.rating_models, jobs.backbone):
+        assert ask(wildcards()) == []
+
+
+def test_a_download_does_not_change_the_jobs_that_wait_for_it(tmp_path):
+    """Its commit becomes known in the middle of a run: it must not stand among the parameters."""
+    place = tmp_path / "results/downloads/models/stable-diffusion-1-4"
+    downloads = Downloads(ModelDownloads(registry=str(ROOT / "resources/data_registry.yaml")), tmp_path)
+    settings = {"foundation": {"diffusion": {"path": str(place.relative_to(tmp_path)), "revision": None}}}
+    place.mkdir(parents=True)
+    (place / "model_index.json").write_text("{}")
+    assert downloads.hashes(settings) == {}
+    own = place.rename(place.parent / "my-own")  # in that folder, but not of the registry
+    settings["foundation"]["diffusion"]["path"] = str(own.relative_to(tmp_path))
+    assert downloads.hashes(settings) and downloads.needed(settings) == []
+
+
+def test_a_download_depends_on_its_own_entry_of_the_registry():
+    downloads = downloading().downloads
+    model = json.loads(downloads.job(SimpleNamespace(model="clip-vit-l-14")))
+    assert model["registered"]["hub"] == "openai/clip-vit-large-patch14"
+    assert DownloadModel.model_validate(model["settings"]).name == "clip-vit-l-14"
+    data = downloads.registered(DownloadDataset(source="download", dataset="lvis"))["registered"]
+    assert data["files"].keys() == set(data["dataset"]["files"])
+    assert downloads.registered(DownloadDataset(source="download", dataset="nothing")) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "expected"),
+    [
+        ("stable-difusion-1-4", {}, "foundation.diffusion.path: .* has no model .*did you mean"),
+        (
+            "stable-diffusion-1-4",
+            {"backbone_weights": "results/downloads/models/resnet50-imagenet/resnet.pth"},
+            "detectors.mask-rcnn.backbone_weights: .* the files of resnet50-imagenet are resnet50-067",
+        ),
+    ],
+)
+def test_models_that_nothing_leads_to_are_refused(name, more, expected):
+    with pytest.raises(InputError, match=expected):
+        downloading(name, **more)
 
 
 def test_config_files_follow_their_bases(tmp_path):
