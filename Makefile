@@ -26,7 +26,7 @@ SLURM = tests/slurm/install.sh $$(cd tests/slurm && $(PYTHON) -c 'import local_c
 OPENCV := $(shell grep -o 'opencv-python-headless==[0-9.]*' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup submit demo seeds why test test-slurm lint format schema unlock clean
+.PHONY: help setup submit demo seeds plan why test test-slurm lint format schema unlock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,10 @@ demo: setup  ## real against generated training data in the miniature: table and
 seeds: setup  ## the same with three training seeds: mean and spread
 	$(SNAKEMAKE) $(SNAKEMAKE_ARGS) --config 'seeds=[0,1,2]' -- $(PAGES)
 	@echo; cat $(TABLE).md
+
+plan: setup  ## before a run: jobs per rule, GPU-hours, disk: make plan CONFIGFILE=config/paper.yaml (the default)
+	@PYTHONPATH=workflow $(BIN)/python -m gen4det.planning --configfile $(or $(CONFIGFILE),config/paper.yaml) \
+		$(if $(STUDIES),--studies $(STUDIES)) $(if $(SHARDS),--shards $(SHARDS)) $(if $(COSTS),--costs $(COSTS))
 
 why: setup  ## for each result that is not up to date the reason: make why TARGET=FILE CONFIGFILE=config/paper.yaml
 	@PYTHONPATH=workflow $(BIN)/python -m gen4det.why $(if $(CONFIGFILE),--configfile $(CONFIGFILE)) -- $(TARGET)

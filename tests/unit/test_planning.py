@@ -160,6 +160,17 @@ def test_hours_are_work_over_speed():
     assert rules["generate"].work == 8425 * 4 * 50 * 2 + 200_340 * 51 * 2
 
 
+def test_jobs_that_outlast_their_time_are_named():
+    needs = read_yaml(PAPER)["needs"]
+    short = needs | {"evaluate": needs["evaluate"] | {"runtime": 10}, "train": needs["train"] | {"gpu": 8}}
+    said = report(PAPER, changes={"needs": short})
+    assert re.search(
+        r"^evaluate: its longest job .* needs.evaluate.runtime, and must be given more$", said, re.M
+    )
+    assert not re.search("^train: ", said, re.M)
+    assert re.search(r"^train: .* goes on in another attempt$", report(PAPER), re.M)
+
+
 def test_downloads_that_data_sets_share_are_stored_once():
     paper = project(studies=["lvis_rare", "coco_low_data"])
     estimator = Estimator(paper, costs())

@@ -10,12 +10,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from gen4det.config import load_project
+from gen4det.config import Project, load_project
 from gen4det.errors import InputError
 from gen4det.planning.estimates import Estimate, Estimator, datasets_of_unknown_size, total
 from gen4det.planning.settings import Costs
-from gen4det.planning.tasks import tasks
+from gen4det.planning.tasks import Task, tasks
 from gen4det.provenance import PACKAGE_ROOT
+from gen4det.requests import RESUMABLE
 from gen4det.settings import parse_settings
 from gen4det.yaml_files import read_yaml
 
@@ -75,9 +76,24 @@ def report(configfile: Path, costs_file: Path = COSTS, changes: dict | None = No
     ]
     if unknown := datasets_of_unknown_size(estimator, found):
         lines += ["", f"Not there yet, so that their size is unknown: {', '.join(unknown)}"]
+    lines += segments(project, found, rules)
     if not any(rule.gpu_seconds != 0 for rule in rules.values()):
         lines += ["", "No job of this scale asks for a GPU. Hours on processors are not estimated."]
     return "\n".join(lines)
+
+
+def segments(project: Project, found: list[Task], rules: dict[str, Estimate]) -> list[str]:
+    """A line for each rule whose longest job outlasts the `runtime` of its kind."""
+    lines = []
+    for rule, kind in {task.rule: task.kind for task in found}.items():
+        runtime = 60 * getattr(project.config.needs, kind).runtime
+        if rules[rule].longest > runtime:
+            way = "goes on in another attempt" if kind in RESUMABLE else "must be given more"
+            lines.append(
+                f"{rule}: its longest job takes {hours(rules[rule].longest)} h, more than the "
+                f"{hours(runtime)} h of needs.{kind}.runtime, and {way}"
+            )
+    return ["", *lines] if lines else []
 
 
 def row(name: str, rule: Estimate, work: str) -> str:

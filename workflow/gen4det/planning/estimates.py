@@ -31,6 +31,8 @@ class Estimate:
     """None: unknown."""
     stored: float | None = 0.0
     """Bytes that stay on the disk; None: unknown."""
+    longest: float = 0.0
+    """Seconds that its longest job computes, as far as known, all its GPUs at once."""
 
 
 def total(parts: Iterable[float | None]) -> float | None:
@@ -64,16 +66,19 @@ class Estimator:
             parts[0].unit,
             total(part.gpu_seconds for part in parts),
             stored,
+            max(part.longest for part in parts),
         )
 
     def of(self, task: Task) -> Estimate:
         """Estimate of jobs that are alike; of downloads without the images, which data sets may share."""
         estimate = getattr(self, f"_{task.rule}", self._page)(task)
         estimate.jobs = task.jobs
-        if not getattr(self.project.config.needs, task.kind).gpu:
+        gpus = getattr(self.project.config.needs, task.kind).gpu
+        if not gpus:
             estimate.gpu_seconds = 0.0
         elif estimate.gpu_seconds is not None:
             estimate.gpu_seconds += task.jobs * self.costs.gpu.job_start
+            estimate.longest = estimate.gpu_seconds / task.jobs / gpus
         return estimate
 
     # --- data -----------------------------------------------------------------------------------------
