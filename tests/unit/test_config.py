@@ -12,6 +12,7 @@ import yaml
 from gen4det import reference
 from gen4det.config import Config, Project, load_project
 from gen4det.errors import InputError
+from gen4det.planning.settings import Costs
 from gen4det.settings import parse_settings
 from gen4det.yaml_files import merge, read_yaml
 
@@ -266,12 +267,13 @@ def test_generated_files_are_up_to_date():
 
 
 def test_the_reference_is_valid_yaml_and_its_defaults_are_accepted():
-    scale, study, *engines = yaml.safe_load_all(reference.reference())
+    scale, study, costs, *engines = yaml.safe_load_all(reference.reference())
     required = {
         key: SCALE[key] for key in ("scale", "results", "studies", "foundation", "datasets", "detectors")
     }
     assert parse_settings(Config, merge(scale, required), source="reference")
     assert study["gallery"]["kept"] > 0
+    assert costs.keys() == Costs.model_fields.keys()
     for engine in engines:
         assert engine["<name>"]["method"]
 

@@ -23,6 +23,7 @@ from gen4det.engines.base import engine_module, known_methods
 from gen4det.engines.settings import EngineSettings
 from gen4det.evaluation.study_settings import GallerySettings
 from gen4det.filters.settings import FilterSettings
+from gen4det.planning.settings import Costs
 
 WIDTH = 100
 HEAD = """\
@@ -34,6 +35,7 @@ HEAD = """\
 def generated_files() -> dict[str, str]:
     """Text of each generated file by its path in the repository."""
     schemas = {"config": Config.model_json_schema(), "study": _study_schema(), "engines": _engines_schema()}
+    schemas["costs"] = Costs.model_json_schema()
     files = {
         f"config/schema/{name}.json": json.dumps(schema, indent=1) + "\n" for name, schema in schemas.items()
     }
@@ -86,6 +88,7 @@ def reference() -> str:
     documents = [
         ["# A scale: config/config.yaml, config/paper.yaml, config/photographs.yaml, or a file of your own."],
         ["# A study: config/studies/<study>.yaml."],
+        ["# What a GPU does and files take, for `make plan`: config/costs/<gpu>.yaml.", *_keys(Costs)],
     ]
     documents[0] += _keys(Config)
     documents[1] += _keys(Study, without=("gallery",))
