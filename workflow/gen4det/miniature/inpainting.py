@@ -36,7 +36,8 @@ def grounded_unet(settings: FoundationTraining, base: UNet2DConditionModel) -> U
     GLIGEN starts with closed gates. On the small budget here they stay closed: neither the gates nor what
     lies behind them learns before the other does. They therefore start at `GATE`.
     """
-    unet = new_unet(settings, base.config.sample_size, in_channels=9, attention_type="gated")
+    size = base.config.sample_size * SCENE_SIZE // settings.image_size
+    unet = new_unet(settings, size, in_channels=9, attention_type="gated")
     state = base.state_dict()
     state["conv_in.weight"] = torch.nn.functional.pad(state["conv_in.weight"], (0, 0, 0, 0, 0, 5))
     missing, unexpected = unet.load_state_dict(state, strict=False)
