@@ -1,4 +1,4 @@
-"""Mask R-CNN R50-FPN "1x" on LVIS v1, as MosaicFusion trains it (section 4.1.4): mmdet's own config, by iterations.
+"""Mask R-CNN R50-FPN "1x" on LVIS v1, as MosaicFusion trains it (section 4.1.4): mmdet's own, by iterations.
 
 90k iterations of 16 images, SGD 0.02 divided by 10 at 60k and 80k, short side 640 to 800 and long side up to
 1333, mirroring. The backbone starts from ImageNet: name the file in `backbone_weights`. Repeat factors
@@ -32,7 +32,5 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=500),
-    dict(
-        type="MultiStepLR", by_epoch=False, begin=0, end=90_000, milestones=[60_000, 80_000], gamma=0.1
-    ),
+    dict(type="MultiStepLR", by_epoch=False, begin=0, end=90_000, milestones=[60_000, 80_000], gamma=0.1),
 ]

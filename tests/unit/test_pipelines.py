@@ -62,9 +62,7 @@ def test_a_missing_model_is_refused(tmp_path):
 def test_another_kind_of_pipeline_is_refused(copy):
     index = copy / "model_index.json"
     index.write_text(index.read_text().replace("StableDiffusionPipeline", "StableDiffusionXLPipeline"))
-    with pytest.raises(
-        InputError, match="holds a StableDiffusionXLPipeline, expected"
-    ):
+    with pytest.raises(InputError, match="holds a StableDiffusionXLPipeline, expected"):
         load_text_to_image(source(copy))
 
 
