@@ -1,6 +1,7 @@
 """Command lines of stages: settings from text or file, one line for what the user can mend, signals."""
 
 import json
+import signal as signals
 import subprocess
 import sys
 import textwrap
@@ -55,13 +56,19 @@ def test_files_that_hold_no_settings(tmp_path):
         assert str(error.value).startswith(f"{tmp_path / name}: ") and "\n" not in str(error.value)
 
 
+def heed_interrupts() -> None:
+    """Undo what a shell does to its background jobs: the tests may be one, and programs inherit it."""
+    signals.signal(signals.SIGINT, signals.SIG_DFL)
+
+
 def stage(body: str, *, signal: int | None = None) -> subprocess.CompletedProcess:
     code = "from gen4det.stages._cli import run\ndef main():\n" + textwrap.indent(
         textwrap.dedent(body), "    "
     )
     code += "\nrun(main)\n"
     command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, **pipes, preexec_fn=heed_interrupts) as process:
         if signal is not None:
             assert process.stdout.readline() == "ready\n"
             process.send_signal(signal)
