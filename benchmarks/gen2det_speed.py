@@ -14,7 +14,6 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ import torch
 from diffusers import PNDMScheduler, StableDiffusionGLIGENPipeline
 from diffusers.utils import logging
 from PIL import Image
+from timing import timed
 from transformers import CLIPTokenizer
 
 from gen4det.diffusion.grounded_inpainting import relative_corners
@@ -190,15 +190,6 @@ def summary(seconds: dict[str, list[float]], images: int) -> dict:
         "serial_over_stock": round(median["stock"] / median["serial"], 3),
         "batched_over_serial": round(median["serial"] / median["batched"], 3),
     }
-
-
-def timed(run: Callable[[], object], device: str) -> tuple[float, float]:
-    """Seconds on the wall clock, and of CPU time over all threads."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    run()
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 if __name__ == "__main__":

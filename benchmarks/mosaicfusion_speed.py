@@ -17,13 +17,13 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from diffusers import PNDMScheduler, StableDiffusionPipeline
 from diffusers.utils import logging
+from timing import timed
 from transformers import CLIPTokenizer
 
 from gen4det.diffusion.cross_attention import CrossAttentionRecorder, TokenMaps
@@ -195,15 +195,6 @@ def attention_memory(sampler: CanvasSampler, row: dict, cell: int) -> dict:
         for factor, (height, width) in maps.sizes.items():
             everything += 4 * height * width * 77 * heads * sampler.recorder.layers[factor]
     return {"streaming": ours, "every_softmax_summed": everything, "ratio": round(everything / ours)}
-
-
-def timed(run: Callable[[], object], device: str) -> tuple[float, float]:
-    """Seconds on the wall clock, and of CPU time over all threads."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    run()
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A server of files on this machine, on which everything can go wrong that goes wrong with servers."""
 
+import contextlib
 import hashlib
 import http.server
 import threading
@@ -56,10 +57,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("ETag", tag)
         self.end_headers()
         body = content[start:]
-        try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a probe hangs up after the headers
             self.wfile.write(body[: server.cut_after.pop(0)] if server.cut_after else body)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # a probe hangs up after the headers
 
     def log_message(self, *arguments):
         pass

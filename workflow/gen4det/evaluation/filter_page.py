@@ -13,7 +13,14 @@ from matplotlib.figure import Figure
 from gen4det.data.images import image_name
 from gen4det.errors import InputError
 from gen4det.evaluation.drawing import draw_instances, show_image
-from gen4det.evaluation.gallery import REASON_LINES, GeneratedSet, choose_rejected, in_words, reason_counts
+from gen4det.evaluation.gallery import (
+    GeneratedSet,
+    choose_rejected,
+    in_words,
+    reason_counts,
+    size_of,
+    write_below,
+)
 from gen4det.evaluation.plotting import GREY, PAGE_WIDTH, PALETTE, style
 from gen4det.provenance import seed_for
 
@@ -57,7 +64,7 @@ def filter_page(generated: GeneratedSet, fractions: list[dict], *, seed: int = 0
     """
     ids = choose_images(generated, IMAGES, seed)
     lines = ceil(len(ids) / COLUMNS)
-    tallest = max(height / width for height, width in (_size(generated, image_id) for image_id in ids))
+    tallest = max(height / width for height, width in (size_of(generated, image_id) for image_id in ids))
     heights = (1.5, lines * (min(tallest, 2) * PAGE_WIDTH / COLUMNS + 0.36))
     reasons = [reason for reason, _ in reason_counts(generated)]
     colours = dict(zip(reasons, REJECTED_COLOURS, strict=False))
@@ -93,7 +100,7 @@ def draw_fractions(axes: Axes, rows: list[dict], reasons: list[str], colours: di
 def draw_verdicts(axes: Axes, generated: GeneratedSet, image_id: int, colours: dict[str, str]) -> None:
     """An image with its kept boxes, solid, and its rejected ones, dashed, in the colour of their reason."""
     store, record = generated.images[image_id]
-    size = _size(generated, image_id)
+    size = size_of(generated, image_id)
     show_image(axes, store.image(image_name(record)))
 
     def name(_: int, label: dict) -> str:
@@ -110,14 +117,7 @@ def draw_verdicts(axes: Axes, generated: GeneratedSet, image_id: int, colours: d
         draw_instances(axes, labels, size, label=name, linestyle="--", colours=[colour])
         who = ", ".join(generated.names[label["category_id"]] for label in labels)
         lines += textwrap.wrap(f"{in_words(reason)}: {who}", 50, subsequent_indent="  ")
-    if len(lines) > REASON_LINES:
-        lines = [*lines[: REASON_LINES - 1], "..."]
-    axes.set_xlabel("\n".join(lines), fontsize=4.5, loc="left", labelpad=2)
-
-
-def _size(generated: GeneratedSet, image_id: int) -> tuple[int, int]:
-    record = generated.images[image_id][1]
-    return record["height"], record["width"]
+    write_below(axes, lines)
 
 
 def _box_only(label: dict) -> dict:

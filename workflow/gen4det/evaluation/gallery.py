@@ -168,26 +168,32 @@ def _draw_kept(axes: Axes, generated: GeneratedSet, image_id: int) -> None:
     draw_instances(
         axes,
         generated.kept[image_id],
-        _size(generated, image_id),
+        size_of(generated, image_id),
         label=lambda _, instance: generated.names[instance["category_id"]],
     )
 
 
 def _draw_rejected(axes: Axes, generated: GeneratedSet, image_id: int) -> None:
     labels = generated.rejected[image_id]
-    size = _size(generated, image_id)
+    size = size_of(generated, image_id)
     draw_instances(axes, labels, size, label=lambda position, _: str(position + 1), linestyle="--", fill=0.25)
     by_reason: dict[str, list[str]] = defaultdict(list)
     for position, label in enumerate(labels, start=1):
         by_reason[label["reason"]].append(f"{position} {generated.names[label['category_id']]}")
     lines = [f"{', '.join(who)}: {in_words(reason)}" for reason, who in by_reason.items()]
     lines = [line for text in lines for line in textwrap.wrap(text, 50, subsequent_indent="  ")]
+    write_below(axes, lines)
+
+
+def write_below(axes: Axes, lines: list[str]) -> None:
+    """Write lines below a picture, at most `REASON_LINES` of them."""
     if len(lines) > REASON_LINES:
         lines = [*lines[: REASON_LINES - 1], "..."]
     axes.set_xlabel("\n".join(lines), fontsize=4.5, loc="left", labelpad=2)
 
 
-def _size(generated: GeneratedSet, image_id: int) -> tuple[int, int]:
+def size_of(generated: GeneratedSet, image_id: int) -> tuple[int, int]:
+    """Height and width of an image in pixels."""
     record = generated.images[image_id][1]
     return record["height"], record["width"]
 
