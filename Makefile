@@ -6,6 +6,8 @@ PIP_ARGS ?=
 # More arguments for pytest and Snakemake, e.g. PYTEST_ARGS="-k config" or SNAKEMAKE_ARGS="--cores 1".
 PYTEST_ARGS ?=
 SNAKEMAKE_ARGS ?=
+# Tests of one file, and the tests that share a workflow's results, stay on one worker.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --profile local
@@ -70,7 +72,7 @@ why: setup  ## for each result that is not up to date the reason: make why TARGE
 
 test: setup  ## all tests; those of the profile `slurm` where a Slurm can be installed and started
 	@$(SLURM) && $(MAKE) --no-print-directory submit || echo "test: no Slurm here; its tests will be skipped and say so"
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 test-slurm: setup submit  ## the profile on a Slurm of its own: table, cancelled jobs, outages, dead drivers (half an hour)
 	@$(SLURM)

@@ -9,8 +9,24 @@ import pytest
 
 pytest_plugins = ["tiny_models", "file_server"]
 
-# As in jobs of the workflow: spinning threads starve each other when something else runs beside the tests.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# One thread in every process, as in the workflow's jobs on a small machine: sums are then added in one
+# order, so that results of this process and of those that tests start are the same to the last bit.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+FIRST = ("workflow", "slurm")
+"""Folders whose tests share minutes of preparation: one worker each, before all else."""
+
+
+def pytest_collection_modifyitems(items):
+    """Tell parallel workers what to keep together: the tests of a file, and those of a folder of `FIRST`."""
+
+    def rank(item) -> int:
+        return FIRST.index(item.path.parent.name) if item.path.parent.name in FIRST else len(FIRST)
+
+    items.sort(key=rank)
+    for item in items:
+        group = item.path.name if rank(item) == len(FIRST) else item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,6 @@ from gen4det.errors import InputError
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Path:
-    torch.set_num_threads(1)
     return tiny_config(tmp_path_factory.mktemp("config"))
 
 

@@ -58,7 +58,6 @@ def world(folder: Path) -> tuple[Dataset, Path]:
 
 
 def test_objects_without_labels_are_found_more_often(tmp_path):
-    torch.set_num_threads(1)
     dataset, drawn = world(tmp_path)
     unseen = tiny_dataset(tmp_path / "unseen", [[3, 7], [7, 3], [7, 3, 7], [3, 7, 3]] * 6)
     config = region_proposals(tmp_path)

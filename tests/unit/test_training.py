@@ -81,7 +81,6 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> World:
-    torch.set_num_threads(1)
     return World(tmp_path_factory.mktemp("world"))
 
 
