@@ -17,6 +17,7 @@ FIRST = ("workflow", "slurm")
 """Folders whose tests share minutes of preparation: one worker each, before all else."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before the workers read the groups
 def pytest_collection_modifyitems(items):
     """Tell parallel workers what to keep together: the tests of a file, and those of a folder of `FIRST`."""
 
