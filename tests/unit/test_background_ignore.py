@@ -68,10 +68,10 @@ def without_labels(item: dict) -> dict:
 # --- nothing changes where it must not ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("positives_only", [False, True])
-def test_on_real_images_the_losses_are_those_of_mmdet(config, items, positives_only):
+@pytest.mark.parametrize("fill_with_positives", [False, True])
+def test_on_real_images_the_losses_are_those_of_mmdet(config, items, fill_with_positives):
     stock = model_of(config)
-    aware = model_of(config, ignore_background=True, positives_only=positives_only)
+    aware = model_of(config, ignore_background=True, fill_with_positives=fill_with_positives)
     expected = losses_of(stock, batch_of(stock, *items, synthetic=[False, False]))
     found = losses_of(aware, batch_of(aware, *items, synthetic=[False, False]))
     assert found.keys() == expected.keys()
@@ -169,8 +169,8 @@ def test_positives_may_take_the_places_of_negatives():
     assigner = TASK_UTILS.build(dict(type="MaxIoUAssigner", pos_iou_thr=0.5, neg_iou_thr=0.5))
     usual = dict(type="RandomSampler", num=16, pos_fraction=0.25, add_gt_as_proposals=False)
 
-    def positives(positives_only: bool, synthetic: bool) -> int:
-        sampler = dict(type="PositivesOfSynthetic", sampler=usual, positives_only=positives_only)
+    def positives(fill_with_positives: bool, synthetic: bool) -> int:
+        sampler = dict(type="PositivesOfSynthetic", sampler=usual, fill_with_positives=fill_with_positives)
         flag_instances(labelled, synthetic=synthetic, masked=True)
         assigned = assigner.assign(predicted, labelled)
         return len(TASK_UTILS.build(sampler).sample(assigned, predicted, labelled).pos_inds)
@@ -273,7 +273,9 @@ def cascade(config: Path) -> dict:
 
 
 def test_every_stage_of_a_cascade_leaves_background_and_masks_out(config, items):
-    aware = make_aware(cascade(config), ignore_background=True, positives_only=False, source="cascade.py")
+    aware = make_aware(
+        cascade(config), ignore_background=True, fill_with_positives=False, source="cascade.py"
+    )
     model = build_model(aware).train()
     require_aware(model, "cascade.py")
     losses = losses_of(model, batch_of(model, *items, synthetic=[True, True]))
@@ -285,6 +287,10 @@ def test_every_stage_of_a_cascade_leaves_background_and_masks_out(config, items)
     batch = batch_of(model, *items, synthetic=[False, False])
     real, expected = losses_of(model, batch), losses_of(stock, batch)
     assert {k: float(v) for k, v in real.items()} == {k: float(v) for k, v in expected.items()}
+    empty = [without_labels(item) for item in items]
+    losses = losses_of(model, batch_of(model, *empty, synthetic=[True, True]))
+    assert all(float(value) == 0 for value in losses.values()), losses
+    assert all(g is not None and (g == 0).all() for g in gradients(model, losses).values())
 
 
 # --- one stage ------------------------------------------------------------------------------------
@@ -321,7 +327,7 @@ def dense(kind: str) -> dict:
 
 @pytest.mark.parametrize("kind", ["RetinaHead", "ATSSHead"])
 def test_a_dense_head_learns_no_background_from_synthetic_images(items, kind):
-    aware = make_aware(dense(kind), ignore_background=True, positives_only=True, source="dense.py")
+    aware = make_aware(dense(kind), ignore_background=True, fill_with_positives=True, source="dense.py")
     seed_everything(0)
     model = build_model(aware).train()
     model.init_weights()
@@ -359,11 +365,15 @@ def test_parts_that_cannot_tell_synthetic_images_are_refused(config, items):
     with pytest.raises(
         InputError, match=r"^a\.py: .* kind StandardRoIHead or CascadeRoIHead, not PISARoIHead"
     ):
-        make_aware(model, ignore_background=False, positives_only=False, source="a.py")
-    anchor_free = dense("RetinaHead")
-    anchor_free["bbox_head"] = dict(
-        type="FCOSHead", num_classes=3, in_channels=8, feat_channels=8, norm_cfg=None, strides=[8, 16, 32]
+        make_aware(model, ignore_background=False, fill_with_positives=False, source="a.py")
+
+
+@pytest.mark.parametrize("kind", ["FCOSHead", "VFNetHead"])
+def test_dense_heads_that_learn_from_background_nevertheless_are_refused(kind):
+    model = dense("RetinaHead")
+    model["bbox_head"] = dict(
+        type=kind, num_classes=3, in_channels=8, feat_channels=8, norm_cfg=None, strides=[8, 16, 32]
     )
-    aware = make_aware(anchor_free, ignore_background=True, positives_only=False, source="a.py")
-    with pytest.raises(InputError, match=r"^a\.py: ignore_background does not reach FCOSHead"):
+    aware = make_aware(model, ignore_background=True, fill_with_positives=False, source="a.py")
+    with pytest.raises(InputError, match=rf"^a\.py: ignore_background does not reach {kind}, but RPNHead"):
         require_aware(build_model(aware), "a.py")

@@ -142,7 +142,8 @@ def objects_of(boxes, crowd=(), image=(480, 640), **settings):
     annotations = [
         {"category_id": 1 + i % 3, "bbox": box, "iscrowd": int(i in crowd)} for i, box in enumerate(boxes)
     ]
-    return plan_objects(annotations, image, (64, 64), Settings(**settings), NAMES)
+    holders = {1: 30, 2: 4, 3: 200}
+    return plan_objects(annotations, image, (64, 64), Settings(**settings), NAMES, holders)
 
 
 def test_check_2_exactly_the_thirty_largest_are_painted_and_order_stays():
@@ -166,6 +167,14 @@ def test_boxes_beyond_the_limit_are_kept_unless_painted_over():
     assert [e["role"] for e in objects_of([outside, more, large], max_boxes=1, max_covered=1.0)] == [
         "kept", "kept", "painted",
     ]  # fmt: skip
+
+
+def test_the_rarest_boxes_may_be_painted_first():
+    large, rare, small_rare, common = [0, 0, 90, 90], [200, 0, 40, 40], [400, 0, 20, 20], [200, 200, 60, 60]
+    boxes = [common, rare, large, common, small_rare]  # of the categories 1, 2, 3, 1, 2
+    for count, painted in ((1, {1}), (2, {1, 4}), (4, {0, 1, 3, 4})):
+        planned = objects_of(boxes, max_boxes=count, box_order="rare-first")
+        assert {i for i, entry in enumerate(planned) if entry["role"] == "painted"} == painted
 
 
 def test_crowds_are_never_painted():

@@ -16,7 +16,7 @@ from gen4det.miniature.clip import train_clip
 from gen4det.miniature.corpus import build_corpus
 from gen4det.miniature.diffusion import new_text_encoder, new_unet, save_pipeline
 from gen4det.miniature.foundation_settings import FoundationTraining
-from gen4det.miniature.inpainting import GATE, GATES, box_mask, grounded_unet
+from gen4det.miniature.inpainting import GATE, GATES, box_mask, grounded_unet, windows_around
 from gen4det.miniature.tokenizer import build_tokenizer
 from gen4det.miniature.training import loss_curve, train
 
@@ -121,6 +121,21 @@ def test_box_mask_is_the_union_of_boxes_and_every_box_covers_a_cell():
     expected[:4, :8] = 0
     expected[8, 8] = 0
     assert torch.equal(mask, expected)
+
+
+def test_windows_hold_their_box_and_move_all_boxes_along():
+    rng = np.random.default_rng(0)
+    columns, rows = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="xy")
+    scenes = torch.stack([columns, rows, columns, rows])[None].repeat(50, 1, 1, 1)
+    low = torch.from_numpy(rng.uniform(0, 0.5, (50, 3, 2)))
+    boxes = torch.cat([low, low + torch.from_numpy(rng.uniform(0.02, 0.46, (50, 3, 2)))], 2)
+    slot = torch.from_numpy(rng.integers(0, 3, 50))
+    cut, moved = windows_around(scenes, boxes, slot, 16, rng)
+    assert cut.shape == (50, 4, 16, 16) and len(cut[:, :2, 0, 0].unique(dim=0)) > 20
+    chosen = moved[torch.arange(50), slot]
+    assert chosen.min() >= 0 and chosen.max() <= 1
+    start = cut[:, :2, 0, 0].repeat(1, 2)[:, None]  # column and row of the window's first cell
+    assert torch.allclose(moved * 16 + start, boxes * 32)
 
 
 def test_models_load_as_the_library_classes_they_claim_to_be(tmp_path):

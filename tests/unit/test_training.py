@@ -380,12 +380,21 @@ def boxes_only(world: World, name: str, **image: object) -> Path:
     return path
 
 
-def test_what_was_drawn_after_an_image_of_another_split_is_refused(world):
+def test_what_was_drawn_after_images_of_another_split_is_refused(world):
     path = boxes_only(world, "leaked", reference_image_id=24)
-    assert load_sources(world.dataset, [path])
-    path = boxes_only(world, "leaked", reference_image_id=25)
-    with pytest.raises(InputError, match=r"image 1 was drawn after image 25, which is not in .*train\.json"):
+    with pytest.raises(InputError, match="leaked.*: does not say of which split its references are; draw"):
         load_sources(world.dataset, [path])
+    for split, refused in ((world.dataset.train.hash, False), (world.dataset.val.hash, True)):
+        data = json.loads(path.read_text())
+        data["info"]["split"] = split
+        path.write_text(json.dumps(data))
+        if refused:
+            with pytest.raises(
+                InputError, match=r"drawn from other training images than .*train\.json; draw"
+            ):
+                load_sources(world.dataset, [path])
+        else:
+            assert load_sources(world.dataset, [path])
 
 
 GEN2DET = dict(synthetic_batches=0.5, repeat_by="each", ignore_background=True)

@@ -1,8 +1,8 @@
 """Settings of detectors and of their training. Pydantic only: the Snakefile reads this module."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gen4det.settings import Settings
 
@@ -33,12 +33,18 @@ class DetectorSettings(Settings):
     ignore_background: bool = False
     """Whether background of synthetic images teaches nothing: anchors and proposals there that match no label
     have no loss, since what they show may be an object that was drawn and lost its label (Gen2Det)."""
-    positives_only: bool = False
-    """With ignore_background: draw as many regions from the positives of a synthetic image as from both kinds
-    of a real one. Otherwise as many as a real image's positives, i.e. half of them for anchors and a quarter
-    for proposals in the usual configurations."""
+    fill_with_positives: bool = False
+    """How many positives are drawn from a synthetic image, with ignore_background, which draws nothing else.
+    true: as many as from a real one of both kinds; false: as many as its positives, i.e. half of that for
+    anchors and a quarter for proposals in the usual configurations."""
     keep_empty: bool = False
     """Whether images without objects are trained on."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.fill_with_positives and not self.ignore_background:
+            raise ValueError("fill_with_positives: has a meaning with ignore_background alone")
+        return self
 
 
 class TrainSettings(Settings):

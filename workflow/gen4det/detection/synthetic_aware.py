@@ -29,6 +29,9 @@ ROI_HEADS = {
     "CascadeRoIHead": "SyntheticAwareCascadeRoIHead",
 }
 """RoI heads of mmdet and what stands in for them."""
+DENSE_HEADS = ("RPNHead", "RetinaHead", "ATSSHead")
+"""Heads of mmdet over all anchors that give regions left out by a sampler no weight in any loss. Others do
+not ask a sampler (FCOSHead) or weigh left-out regions all the same (VFNetHead)."""
 
 
 def flag_instances(instances: InstanceData, *, synthetic: bool, masked: bool) -> None:
@@ -41,13 +44,13 @@ def flag_instances(instances: InstanceData, *, synthetic: bool, masked: bool) ->
     instances.set_metainfo({"synthetic": synthetic, "masked": masked})
 
 
-def make_aware(model: dict, *, ignore_background: bool, positives_only: bool, source: str) -> dict:
+def make_aware(model: dict, *, ignore_background: bool, fill_with_positives: bool, source: str) -> dict:
     """A copy of a model's configuration, to train with, that tells synthetic images from real ones.
 
     Args:
         model: in mmdet's words.
         ignore_background: see `DetectorSettings.ignore_background`; else masks alone are looked after.
-        positives_only: see there.
+        fill_with_positives: see there.
         source: config file named in errors.
 
     Raises:
@@ -68,7 +71,7 @@ def make_aware(model: dict, *, ignore_background: bool, positives_only: bool, so
             settings["sampler"] = {
                 "type": "PositivesOfSynthetic",
                 "sampler": usual,
-                "positives_only": positives_only,
+                "fill_with_positives": fill_with_positives,
             }
     return model
 
@@ -87,17 +90,19 @@ def require_aware(model: nn.Module, source: str) -> None:
     """Check that every head that learns from background leaves that of synthetic images out.
 
     Raises:
-        InputError: a head that chooses its regions without a sampler of the configuration.
+        InputError: a head that is not known to, or that has no sampler of ours.
     """
     dense = getattr(model, "rpn_head", None) or getattr(model, "bbox_head", None)
-    samplers = {dense: getattr(dense, "sampler", None)}
+    reached = type(dense).__name__ in DENSE_HEADS and isinstance(dense.sampler, PositivesOfSynthetic)
+    if not reached:
+        raise InputError(
+            f"{source}: ignore_background does not reach {type(dense).__name__}, but {', '.join(DENSE_HEADS)}"
+        )
     if getattr(model, "roi_head", None) is not None:
         chosen = model.roi_head.bbox_sampler
-        samplers[model.roi_head] = chosen[0] if isinstance(chosen, list) else chosen
-    for head, sampler in samplers.items():
-        if not isinstance(sampler, PositivesOfSynthetic):
+        if not isinstance(chosen[0] if isinstance(chosen, list) else chosen, PositivesOfSynthetic):
             raise InputError(
-                f"{source}: ignore_background does not reach {type(head).__name__}, which takes no sampler"
+                f"{source}: ignore_background does not reach {type(model.roi_head).__name__}: no sampler"
             )
 
 
@@ -114,15 +119,15 @@ class PositivesOfSynthetic:
 
     Args:
         sampler: the usual sampler, in mmdet's words.
-        positives_only: on synthetic images, draw as many positives as otherwise positives and negatives
+        fill_with_positives: on synthetic images, draw as many positives as otherwise positives and negatives
             together (the sampler's `num`).
         context: the head, handed on.
     """
 
-    def __init__(self, sampler: dict, positives_only: bool = False, context: object = None):
+    def __init__(self, sampler: dict, fill_with_positives: bool = False, context: object = None):
         self.usual = TASK_UTILS.build(dict(sampler), default_args=dict(context=context))
         self.for_synthetic = self.usual
-        if positives_only and "pos_fraction" in sampler:
+        if fill_with_positives and "pos_fraction" in sampler:
             generous = {**sampler, "pos_fraction": 1.0}
             self.for_synthetic = TASK_UTILS.build(generous, default_args=dict(context=context))
 
@@ -182,6 +187,15 @@ class SyntheticAwareStandardRoIHead(_SyntheticAware, StandardRoIHead):
 @MODELS.register_module()
 class SyntheticAwareCascadeRoIHead(_SyntheticAware, CascadeRoIHead):
     """CascadeRoIHead for synthetic images."""
+
+    def loss(self, x: tuple, rpn_results_list: list, batch_data_samples: list) -> dict:
+        """mmdet's, which ends early where a stage has no region: zeros that reach the stages left out."""
+        losses = super().loss(x, rpn_results_list, batch_data_samples)
+        for stage in range(self.num_stages):
+            if f"s{stage}.loss_cls" not in losses:
+                heads = [self.bbox_head[stage], *([self.mask_head[stage]] if self.with_mask else [])]
+                losses[f"s{stage}.loss_cls"] = sum(0 * p.sum() for head in heads for p in head.parameters())
+        return losses
 
     def mask_loss(self, stage: int, x: tuple, sampling_results: list, instances: list) -> dict:
         """mmdet's, on the images that have masks."""

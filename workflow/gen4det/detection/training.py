@@ -15,7 +15,7 @@ from mmengine.dataset import pseudo_collate
 from torch import distributed, nn
 from torch.utils.data import DataLoader
 
-from gen4det.data.datasets import Dataset
+from gen4det.data.datasets import Dataset, Split
 from gen4det.data.shards import load_synthetic
 from gen4det.detection.checkpoints import WorkFolder
 from gen4det.detection.datasets import DetectionDataset, Source, seed_everything
@@ -153,30 +153,28 @@ def load_sources(
         real: whether the real images are among the sources.
 
     Raises:
-        InputError: a file is missing or malformed, or a synthetic image was drawn after a real one that is
-            not of this training split.
+        InputError: a file is missing or malformed, or a synthetic set was drawn from another training split.
     """
     train = dataset.train
     annotations = train.load()
     categories = sorted(annotations["categories"], key=lambda category: category["id"])
-    known = {image["id"] for image in annotations["images"]}
     sources = [Source(dataset.name, train.annotations_path, annotations, train.images)] if real else []
     for path in map(Path, synthetic):
         drawn, images = load_synthetic(path)
-        _require_references(drawn, known, path, train.annotations_path)
+        _require_split(drawn, path, train)
         sources.append(Source(path.parent.name, path, drawn, images, synthetic=True))
     return sources, categories
 
 
-def _require_references(drawn: dict, known: set[int], path: Path, split: Path) -> None:
+def _require_split(drawn: dict, path: Path, train: Split) -> None:
     """What is drawn after images outside the training split would tell of data that must stay unseen."""
-    for image in drawn["images"]:
-        reference = image.get("reference_image_id")
-        if reference is not None and reference not in known:
-            raise InputError(
-                f"{path}: image {image['id']} was drawn after image {reference}, which is not in {split}; "
-                "draw the set again from this training split"
-            )
+    split = drawn["info"].get("split")
+    if split is None and any("reference_image_id" in image for image in drawn["images"]):
+        raise InputError(f"{path}: does not say of which split its references are; draw the set again")
+    if split not in (None, train.hash):
+        raise InputError(
+            f"{path}: drawn from other training images than {train.annotations_path}; draw the set again"
+        )
 
 
 def batch_sampler(
@@ -226,7 +224,7 @@ def initial_model(config: Config, detector: DetectorSettings, seed: int, *, mask
         model = make_aware(
             model,
             ignore_background=detector.ignore_background,
-            positives_only=detector.positives_only,
+            fill_with_positives=detector.fill_with_positives,
             source=detector.config,
         )
     backbone = model.get("backbone") or {}

@@ -152,6 +152,7 @@ class ShardInProgress:
             "shard": self.shard,
             "shards": self.shards,
             "run": content_hash(self.run),
+            "split": self.run.get("dataset"),
             "archive": self.archive.name,
             "digest": archive_digest(self.archive),
         }

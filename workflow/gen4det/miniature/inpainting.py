@@ -2,8 +2,9 @@
 
 It starts from the text-conditional U-Net and adds a position net, gated self-attention and five input
 channels (known latents, mask). GLIGEN freezes the old weights; here they learn along, because they have seen
-single objects at 64 pixels only. Scenes have the size of the detection images, because GLIGEN's boxes are
-relative to the image.
+single objects at 64 pixels only. Most steps show a window of that size around one object, which costs a
+quarter; the last ones whole scenes of the size of the detection images, because GLIGEN's boxes are relative
+to the image.
 """
 
 import os
@@ -22,11 +23,12 @@ from gen4det.miniature.renderer import render_scene
 from gen4det.miniature.training import train
 from gen4det.provenance import atomic_write, seed_for
 
-BATCH, SCENES, SCENE_SIZE, OBJECT_SIZE = 8, 4_000, 128, (18.0, 58.0)
+SCENES, SCENE_SIZE, OBJECT_SIZE = 6_000, 128, (18.0, 58.0)
+WINDOW_SHARE, WINDOW_BATCH, SCENE_BATCH = 0.8, 24, 8  # of the steps; examples per step
 MAX_BOXES = 30  # GLIGEN's limit
 NULL_SHARE = 0.1
-ALONE_SHARE = 0.5  # of the examples repaint one object, after its name alone; the others all, as Gen2Det does
-GATES, GATE = ("fuser.alpha_attn", "fuser.alpha_dense"), 1.0  # the output of a gated layer counts tanh(GATE)
+ALONE_SHARE = 0.7  # of the whole scenes have one object repainted, after its name; the others all at once
+GATES, GATE = ("fuser.alpha_attn", "fuser.alpha_dense"), 0.3  # the output of a gated layer counts tanh(GATE)
 KNOWN_WEIGHT = 0.1  # of the loss outside the boxes, where the answer is among the inputs
 
 
@@ -34,7 +36,8 @@ def grounded_unet(settings: FoundationTraining, base: UNet2DConditionModel) -> U
     """A gated nine-channel U-Net; with its gates closed it behaves exactly like `base`.
 
     GLIGEN starts with closed gates. On the small budget here they stay closed: neither the gates nor what
-    lies behind them learns before the other does. They therefore start at `GATE`.
+    lies behind them learns before the other does. They therefore start ajar, at `GATE`; wide open they would
+    drown what `base` knows of words.
     """
     size = base.config.sample_size * SCENE_SIZE // settings.image_size
     unet = new_unet(settings, size, in_channels=9, attention_type="gated")
@@ -93,6 +96,31 @@ def box_mask(boxes: torch.Tensor, present: torch.Tensor, size: int) -> torch.Ten
     return 1.0 - covered.any(1, keepdim=True).float()
 
 
+def windows_around(
+    latents: torch.Tensor, boxes: torch.Tensor, slot: torch.Tensor, side: int, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cut from each scene a square of `side` cells, at random but around one of its boxes.
+
+    Args:
+        latents: (B, 4, S, S).
+        boxes: (B, K, 4), xyxy relative to the scene.
+        slot: (B,), the box of each scene that is to lie within; at most `side` cells wide and high.
+
+    Returns:
+        Latents (B, 4, side, side) and boxes relative to them; other boxes may reach beyond [0, 1].
+    """
+    size = latents.shape[-1]
+    around = boxes[torch.arange(len(boxes)), slot] * size
+    first = (around[:, 2:].ceil() - side).clamp(min=0)
+    last = around[:, :2].floor().clamp(max=size - side).maximum(first)
+    start = first + (torch.from_numpy(rng.random(first.shape)) * (last - first + 1)).floor().float()
+    cut = [
+        scene[:, y : y + side, x : x + side]
+        for scene, (x, y) in zip(latents, start.int().tolist(), strict=True)
+    ]
+    return torch.stack(cut), (boxes * size - start.repeat(1, 2)[:, None]) / side
+
+
 def train_inpainting(
     settings: FoundationTraining, diffusion: Path, output: Path, work: Path, device: str
 ) -> None:
@@ -113,15 +141,19 @@ def train_inpainting(
         phrases = text_encoder(tokenize(tokenizer, names).to(device)).pooler_output
 
     def step_loss(step: int, rng: np.random.Generator) -> torch.Tensor:
-        pick = torch.from_numpy(rng.integers(0, len(scenes["latents"]), BATCH))
-        clean = scenes["latents"][pick].to(device).float()
-        boxes, categories = scenes["boxes"][pick], scenes["categories"][pick]
+        windows = step < WINDOW_SHARE * settings.inpainting_steps
+        count = WINDOW_BATCH if windows else SCENE_BATCH
+        pick = torch.from_numpy(rng.integers(0, len(scenes["latents"]), count))
+        clean, boxes, categories = (scenes[key][pick] for key in ("latents", "boxes", "categories"))
         present = categories >= 0
         slot = torch.from_numpy(rng.integers(0, present.sum(1).numpy()))  # objects fill the first slots
-        alone = torch.from_numpy(rng.random(BATCH) < ALONE_SHARE)
+        alone = torch.from_numpy(rng.random(count) < ALONE_SHARE) | windows
         present &= ~alone[:, None] | (torch.arange(present.shape[1]) == slot[:, None])
+        if windows:
+            clean, boxes = windows_around(clean, boxes, slot, base.config.sample_size, rng)
+        clean = clean.to(device).float()
         mask = box_mask(boxes, present, clean.shape[-1]).to(device)
-        dropped = torch.from_numpy(rng.random(BATCH) < NULL_SHARE)
+        dropped = torch.from_numpy(rng.random(count) < NULL_SHARE)
         prompts = [
             ""
             if drop
@@ -139,7 +171,7 @@ def train_inpainting(
             "masks": torch.nn.functional.pad(grounded.float(), (0, pad)),
         }
         noise = torch.randn_like(clean)
-        timesteps = torch.randint(0, 1000, (BATCH,)).to(device)
+        timesteps = torch.randint(0, 1000, (count,)).to(device)
         noisy = scheduler.add_noise(clean, noise, timesteps)
         predicted = unet(
             torch.cat([noisy, clean * mask, mask], 1), timesteps, encoder_hidden_states=context,

@@ -72,6 +72,8 @@ def choose(args: argparse.Namespace, settings: FilterSettings) -> dict:
     dataset = load_dataset(args.dataset)
     training = dataset.train.load()
     shards = load_run(args.shards)
+    if shards[0]["info"].get("split") not in (None, dataset.train.hash):
+        raise InputError(f"{args.shards[0]}: not drawn from {dataset.train.annotations_path}; draw it again")
     measured = measurements(args, settings, shards, dataset.train.hash)
     selection = select(shards, training, settings, measured)
     shard_folder = Path(args.shards[0]).parent
@@ -92,6 +94,7 @@ def choose(args: argparse.Namespace, settings: FilterSettings) -> dict:
         settings.segmentation,
         relative_images(args.output, shard_folder),
     )
+    data["info"]["split"] = dataset.train.hash
     validate_annotations(data, source=args.output)
     write_annotations(args.output, data)
 

@@ -34,6 +34,7 @@ def plan_manifest(data: dict, settings: Settings, run_seed: int, cell: int) -> l
     cells = latent_size(settings, cell)
     objects = index_annotations(data)
     names = {category["id"]: spoken_name(category) for category in data["categories"]}
+    holders = image_counts(data)
     references = []
     for image in choose_references(data, settings, run_seed):
         if min(image["width"], image["height"]) < cell:
@@ -42,7 +43,7 @@ def plan_manifest(data: dict, settings: Settings, run_seed: int, cell: int) -> l
                 f"{image['height']} px; expected at least one latent cell of this model, {cell} x {cell} px"
             )
         planned = plan_objects(
-            objects[image["id"]], (image["height"], image["width"]), cells, settings, names
+            objects[image["id"]], (image["height"], image["width"]), cells, settings, names, holders
         )
         painted = [entry["phrase"] for entry in planned if entry["role"] == "painted"]
         references.append(
@@ -93,7 +94,7 @@ def choose_references(data: dict, settings: Settings, run_seed: int) -> list[dic
     Raises:
         InputError: no image is left.
     """
-    holders = {category: images for category, (images, _) in category_counts(data).items()}
+    holders = image_counts(data)
     order = []
     for image, annotations in zip(data["images"], index_annotations(data).values(), strict=True):
         present = [holders[a["category_id"]] for a in annotations if not a.get("iscrowd")]
@@ -107,12 +108,18 @@ def choose_references(data: dict, settings: Settings, run_seed: int) -> list[dic
     return [image for *_, image in order[: settings.references]]
 
 
+def image_counts(data: dict) -> dict[int, int]:
+    """Training images that show each category, by its id."""
+    return {category: images for category, (images, _) in category_counts(data).items()}
+
+
 def plan_objects(
     annotations: list[dict],
     image: tuple[int, int],
     cells: tuple[int, int],
     settings: Settings,
     names: dict[int, str],
+    holders: dict[int, int],
 ) -> list[dict]:
     """What becomes of each label of a reference.
 
@@ -121,15 +128,21 @@ def plan_objects(
         image: its (height, width) in pixels.
         cells: (height, width) of its latent image.
         names: of the categories, as phrases.
+        holders: see `image_counts`.
 
     Returns:
         In the same order {"category_id", "bbox": [x, y, width, height] in pixels of the reference, "role"}.
-        Roles are "painted" (these have a "phrase"; at most `max_boxes`, the largest), "covered" (not painted,
+        Roles are "painted" (these have a "phrase"; at most `max_boxes`), "covered" (not painted,
         but others painted over most of it), "kept" (still the real object) and "crowd".
     """
+
+    def rank(i: int) -> tuple[int, float]:
+        rare_first = settings.box_order == "rare-first"
+        _, _, width, height = annotations[i]["bbox"]
+        return holders[annotations[i]["category_id"]] if rare_first else 0, -width * height
+
     single = [i for i, annotation in enumerate(annotations) if not annotation.get("iscrowd")]
-    by_area = sorted(single, key=lambda i: -annotations[i]["bbox"][2] * annotations[i]["bbox"][3])
-    painted = set(by_area[: settings.max_boxes])
+    painted = set(sorted(single, key=rank)[: settings.max_boxes])
     mask = None
     if len(painted) < len(single):
         mask = latent_mask([annotations[i]["bbox"] for i in sorted(painted)], image, cells)

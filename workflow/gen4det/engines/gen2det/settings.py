@@ -39,7 +39,10 @@ class Settings(EngineSettings):
     generations_per_reference: Count = 2
     """Images painted from each real one, with different seeds. A larger number only adds images."""
     max_boxes: Annotated[int, Field(ge=1, le=30)] = 30
-    """Boxes of an image that are painted: the largest ones. GLIGEN takes 30 at most."""
+    """Boxes of an image that are painted, the first ones of `box_order`. GLIGEN takes 30 at most."""
+    box_order: Literal["largest-first", "rare-first"] = "largest-first"
+    """Which boxes of an image come first where `max_boxes` limits them. "rare-first": those whose category
+    the fewest training images show, the larger ones first among them."""
     max_covered: Fraction = 0.5
     """A box beyond `max_boxes` still shows its real object, unless more than this share of its area is
     painted over; then its label is as doubtful as those of painted boxes."""
