@@ -6,8 +6,8 @@ PIP_ARGS ?=
 # More arguments for pytest and Snakemake, e.g. PYTEST_ARGS="-k config" or SNAKEMAKE_ARGS="--cores 1".
 PYTEST_ARGS ?=
 SNAKEMAKE_ARGS ?=
-# Tests of one file, and the tests that share a workflow's results, stay on one worker.
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+# The tests of a file stay on one worker and share what they prepare.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --profile local

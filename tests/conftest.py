@@ -14,20 +14,13 @@ pytest_plugins = ["tiny_models", "file_server"]
 os.environ["OMP_NUM_THREADS"] = "1"
 
 FIRST = ("workflow", "slurm")
-"""Folders whose tests share minutes of preparation: one worker each, before all else."""
+"""Folders whose tests take minutes: with several workers, what begins with the longest ends soonest."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before the workers read the groups
 def pytest_collection_modifyitems(items):
-    """Tell parallel workers what to keep together: the tests of a file, and those of a folder of `FIRST`."""
-
-    def rank(item) -> int:
-        return FIRST.index(item.path.parent.name) if item.path.parent.name in FIRST else len(FIRST)
-
-    items.sort(key=rank)
-    for item in items:
-        group = item.path.name if rank(item) == len(FIRST) else item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Put the long tests first."""
+    order = {name: position for position, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.path.parent.name, len(FIRST)))
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from gen4det.diffusion.settings import FoundationSettings
 from gen4det.engine_variants import load_engines, read_variants
 from gen4det.engines.base import engine_settings, load_engine
 from gen4det.engines.gen2det.compositing import paint_weights, resized
-from gen4det.engines.gen2det.engine import painted_boxes
+from gen4det.engines.gen2det.engine import labels, painted_boxes
 from gen4det.engines.shards import ShardInProgress
 from gen4det.errors import InputError
 from gen4det.yaml_files import merge
@@ -184,6 +184,7 @@ def test_check_2_boxes_beyond_the_limit_keep_their_pixels(make_dataset, foundati
     np.testing.assert_array_equal(generated.image[57:62, 1:6], original[57:62, 1:6])
     assert len(painted_boxes(generated.row)) == 30
     assert generated.row["objects"][1]["role"] == "covered"
+    assert not any(instance.real for instance in labels(generated.row, pasted=False))
 
 
 def test_the_model_sees_the_whole_image_at_its_own_size(make_dataset, foundation, monkeypatch):

@@ -72,7 +72,10 @@ class Engine(base.Engine):
         for rows in batches:
             originals = [reference_image(store, row) for row in rows]
             images = self.painter.paint(rows, originals)
-            yield [base.Generated(row, image, labels(row)) for row, image in zip(rows, images, strict=True)]
+            yield [
+                base.Generated(row, image, labels(row, self.settings.paste_back))
+                for row, image in zip(rows, images, strict=True)
+            ]
 
 
 class Painter:
@@ -157,11 +160,18 @@ def painted_boxes(row: dict) -> list[list[float]]:
     return [entry["bbox"] for entry in row["objects"] if entry["role"] == "painted"]
 
 
-def labels(row: dict) -> list[base.Instance]:
-    """Labels of the reference, unchanged and in their order; boxes only, since the outlines are new."""
+def labels(row: dict, pasted: bool) -> list[base.Instance]:
+    """Labels of the reference, unchanged and in their order; boxes only, since the outlines are new.
+
+    Args:
+        pasted: whether what was not painted shows the real image's own pixels.
+    """
     return [
         base.Instance(
-            entry["category_id"], entry["bbox"], real=entry["role"] == "kept", crowd=entry["role"] == "crowd"
+            entry["category_id"],
+            entry["bbox"],
+            real=pasted and entry["role"] == "kept",
+            crowd=entry["role"] == "crowd",
         )
         for entry in row["objects"]
     ]
