@@ -49,11 +49,11 @@ def make_dataset(tmp_path):
         for split, shift in (("train", 0), ("val", 100)):
             images, annotations = [], []
             (folder / split).mkdir(exist_ok=True)
-            for i, ((width, height), labels) in enumerate(scenes):
+            for i, ((width, height), shown) in enumerate(scenes):
                 images.append({"id": 7 + i, "file_name": f"{i}.png", "width": width, "height": height})
                 if f"{split}/{i}" not in missing:
                     Image.fromarray(picture(i + shift, width, height)).save(folder / split / f"{i}.png")
-                for category, box, crowd in labels if split == "train" else ():
+                for category, box, crowd in shown if split == "train" else ():
                     record = {"id": len(annotations), "image_id": 7 + i, "category_id": category, "bbox": box}
                     annotations.append({**record, "iscrowd": crowd, "area": box[2] * box[3]})
             categories = [{"id": i + 1, "name": name} for i, name in enumerate(names)]
