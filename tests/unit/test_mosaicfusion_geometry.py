@@ -57,6 +57,13 @@ def test_check_1_ten_thousand_draws_are_sound(objects):
         assert_sound(layout, settings, 8)
 
 
+def test_a_centre_near_the_border_of_a_tiny_canvas_leaves_every_region_a_cell():
+    sizes = dict(region_height=8, region_width=8, overlap_height=0, overlap_width=0)
+    settings, draw = Settings(centre_sigma=0.01, **sizes), random.Random(1)
+    for layout in {draw_layout(draw, 4, settings, 8) for _ in range(200)}:
+        assert_sound(layout, settings, 8)
+
+
 def test_check_1_range_of_centres_and_regions():
     settings, draw = Settings(), random.Random(2)
     layouts = [draw_layout(draw, 4, settings, 8) for _ in range(DRAWS)]

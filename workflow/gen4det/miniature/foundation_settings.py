@@ -22,8 +22,8 @@ class FoundationTraining(Settings):
     """Width of the text encoder and of the cross-attention."""
     diffusion_steps: int = 3_600
     """Optimiser steps of the text-conditional U-Net at batch 16."""
-    inpainting_steps: int = 1_900
-    """Optimiser steps of the grounded inpainting U-Net at batch 8."""
+    inpainting_steps: int = 2_000
+    """Optimiser steps of the grounded inpainting U-Net, at batch 16 on windows and 8 on whole scenes."""
     clip_steps: int = 500
     """Optimiser steps of the CLIP image tower at batch 64."""
     clip_quality_pairs: int = 2_400

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from tqdm import trange
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from gen4det.miniature.autoencoder import to_tensor
@@ -24,7 +25,7 @@ from gen4det.miniature.training import train
 from gen4det.provenance import atomic_write, seed_for
 
 SCENES, SCENE_SIZE, OBJECT_SIZE = 6_000, 128, (18.0, 58.0)
-WINDOW_SHARE, WINDOW_BATCH, SCENE_BATCH = 0.8, 24, 8  # of the steps; examples per step
+WINDOW_SHARE, WINDOW_BATCH, SCENE_BATCH = 0.8, 16, 8  # of the steps; examples per step
 MAX_BOXES = 30  # GLIGEN's limit
 NULL_SHARE = 0.1
 ALONE_SHARE = 0.7  # of the whole scenes have one object repainted, after its name; the others all at once
@@ -56,7 +57,7 @@ def _scenes(settings: FoundationTraining, vae: AutoencoderKL, cache: Path, devic
     if not cache.exists():
         latents, boxes, categories = [], np.zeros((SCENES, 5, 4), np.float32), np.full((SCENES, 5), -1)
         batch = []
-        for index in range(SCENES):
+        for index in trange(SCENES, desc="scenes", unit="scene", mininterval=5):
             rng = np.random.default_rng(seed_for(settings.seed, "inpainting", index))
             picks = rng.choice(len(CATEGORIES), rng.integers(1, 6))
             scene = render_scene(

@@ -4,6 +4,7 @@ The judge is a classifier that never saw a generated image. It calls the categor
 samples; the share of samples it calls by the prompted name is the models' fidelity.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,11 @@ from gen4det.miniature.classifier import Classifier, all_category_ids, small_bac
 from gen4det.miniature.corpus import iterate_corpus
 from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.inpainting import OBJECT_SIZE, SCENE_SIZE
-from gen4det.miniature.renderer import render_scene
+from gen4det.miniature.renderer import Placed, render_scene
 from gen4det.provenance import seed_for, write_json
 
 SAMPLES, GRID, STEPS, GUIDANCE, JUDGE_STEPS = 16, 12, 15, 5.0, 400
-SCENES, MARGIN = 60, 0.15
+SCENES, MARGIN = 72, 0.15
 """Scenes that are repainted; surroundings that are cut out with an object, as share of its box's side."""
 
 
@@ -41,7 +42,7 @@ def judge(
     device: str,
 ) -> None:
     """Write `judgement.json` and pictures to `output`: `samples.png` (a row per category),
-    `reconstructions.png` and `inpainting.png` (originals above, repainted below)."""
+    `reconstructions.png` and `inpainting.png` (originals, one object repainted, all repainted)."""
     output.mkdir(parents=True, exist_ok=True)
     pipeline = StableDiffusionPipeline.from_pretrained(
         diffusion, torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False
@@ -97,51 +98,65 @@ def sample(
 def judge_inpainting(
     settings: FoundationTraining, classifier: Classifier, model: Path, output: Path, device: str
 ) -> dict:
-    """Repaint all objects of held-out scenes in their boxes and have the classifier call each.
+    """Repaint objects of held-out scenes in their boxes and have the classifier call each.
 
     Returns:
-        {"mean", "originals", "per_category"}: shares of the objects that are called by their name, repainted
-        and, for comparison, as they were rendered; scenes hide objects behind each other.
+        {"alone", "together", "originals", "per_category"}: shares of the objects that are called by their
+        name, one of each scene repainted alone, all of a scene repainted in one pass, and, for comparison, as
+        they were rendered, partly hidden behind each other; per category those repainted alone.
     """
     pipeline = StableDiffusionGLIGENPipeline.from_pretrained(
         model, torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False
     ).to(device)
     pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
-    right: dict[str, list[tuple[bool, bool]]] = {category.name: [] for category in CATEGORIES}
-    pairs = []
+    alone: dict[str, list[bool]] = {category.name: [] for category in CATEGORIES}
+    together, originals, shown = [], [], []
     for index in trange(SCENES, desc="judge inpainting", unit="scene"):
         rng = np.random.default_rng(seed_for(settings.seed, "inpainting-heldout", index))
-        shown = [CATEGORIES[i] for i in rng.choice(len(CATEGORIES), rng.integers(1, 4), replace=False)]
-        scene = render_scene(int(rng.integers(2**62)), shown, SCENE_SIZE, OBJECT_SIZE)
-        names = [placed.category.name for placed in scene.objects]
-        boxes = [(x, y, x + w, y + h) for x, y, w, h in (placed.box for placed in scene.objects)]
-        torch.manual_seed(
-            seed_for(settings.seed, "inpainting-judge", index)
-        )  # it draws from the global stream
-        painted = pipeline(
-            ", ".join(dict.fromkeys(names)), height=SCENE_SIZE, width=SCENE_SIZE, num_inference_steps=STEPS,
-            guidance_scale=GUIDANCE, gligen_phrases=names, gligen_scheduled_sampling_beta=1.0,
-            gligen_boxes=[[side / SCENE_SIZE for side in box] for box in boxes],
-            gligen_inpaint_image=Image.fromarray(scene.image), output_type="np",
-        ).images[0]  # fmt: skip
-        painted = (painted * 255).round().astype(np.uint8)
-        pairs.append(np.concatenate([scene.image, painted]))
-        verdicts = zip(
-            *(_calls(classifier, image, boxes, device) for image in (painted, scene.image)), strict=True
-        )
-        for placed, verdict in zip(scene.objects, verdicts, strict=True):
-            right[placed.category.name].append(tuple(call == placed.category.id - 1 for call in verdict))
-    picture = np.concatenate([np.concatenate(pairs[start : start + 8], 1) for start in (0, 8)])
+        others = rng.choice(len(CATEGORIES), rng.integers(0, 3), replace=False).tolist()
+        picks = [CATEGORIES[i] for i in (index % len(CATEGORIES), *others)]
+        scene = render_scene(int(rng.integers(2**62)), picks, SCENE_SIZE, OBJECT_SIZE)
+        objects = sorted(scene.objects, key=lambda placed: placed.category.name != picks[0].name)
+        seed = seed_for(settings.seed, "inpainting-judge", index)
+        one = _repaint(pipeline, scene.image, objects[:1], seed)
+        alone[objects[0].category.name] += _called(classifier, one, objects[:1], device)
+        every = _repaint(pipeline, scene.image, objects, seed)
+        together += _called(classifier, every, objects, device)
+        originals += _called(classifier, scene.image, objects, device)
+        shown.append(np.concatenate([scene.image, one, every]))
+    picture = np.concatenate([np.concatenate(shown[start : start + 12], 1) for start in (0, 12)])
     Image.fromarray(picture).save(output / "inpainting.png")
-    repainted, rendered = np.array([pair for pairs in right.values() for pair in pairs]).mean(0)
+    shares = {name: float(np.mean(right)) for name, right in alone.items() if right}
     return {
-        "mean": round(float(repainted), 4),
-        "originals": round(float(rendered), 4),
-        "per_category": {
-            name: round(float(np.mean(pairs, 0)[0]), 4) for name, pairs in right.items() if pairs
-        },
+        "alone": round(float(np.mean([right for calls in alone.values() for right in calls])), 4),
+        "together": round(float(np.mean(together)), 4),
+        "originals": round(float(np.mean(originals)), 4),
+        "per_category": {name: round(share, 4) for name, share in shares.items()},
     }
+
+
+def _repaint(
+    pipeline: StableDiffusionGLIGENPipeline, image: np.ndarray, objects: Sequence[Placed], seed: int
+) -> np.ndarray:
+    """The image, uint8 (H, W, 3), with the boxes of some of its objects painted in one pass."""
+    names = [placed.category.name for placed in objects]
+    boxes = [(x, y, x + w, y + h) for x, y, w, h in (placed.box for placed in objects)]
+    torch.manual_seed(seed)  # the pipeline draws from the global stream
+    painted = pipeline(
+        ", ".join(dict.fromkeys(names)), height=SCENE_SIZE, width=SCENE_SIZE, num_inference_steps=STEPS,
+        guidance_scale=GUIDANCE, gligen_phrases=names, gligen_scheduled_sampling_beta=1.0,
+        gligen_boxes=[[side / SCENE_SIZE for side in box] for box in boxes],
+        gligen_inpaint_image=Image.fromarray(image), output_type="np",
+    ).images[0]  # fmt: skip
+    return (painted * 255).round().astype(np.uint8)
+
+
+def _called(classifier: Classifier, image: np.ndarray, objects: Sequence[Placed], device: str) -> list[bool]:
+    """Whether the classifier calls what it sees in the box of each object by the object's name."""
+    boxes = [(x, y, x + w, y + h) for x, y, w, h in (placed.box for placed in objects)]
+    calls = _calls(classifier, image, boxes, device)
+    return [call == placed.category.id - 1 for call, placed in zip(calls, objects, strict=True)]
 
 
 def _calls(classifier: Classifier, image: np.ndarray, boxes: list[tuple], device: str) -> list[int]:

@@ -41,7 +41,8 @@ def draw_layout(draw: random.Random, objects: int, settings: Settings, cell: int
 
     One object has the whole canvas; two lie side by side or one above the other (a fair coin), cut in the
     middle; four meet in a centre that is uniform in [sigma, 1 - sigma] of the canvas, rounded down to whole
-    cells. With four, x is drawn before y, as in the released code, whose random stream this follows.
+    cells, but to one at least. With four, x is drawn before y, as in the released code, whose random stream
+    this follows.
 
     Raises:
         InputError: see `check_sizes`.
@@ -61,7 +62,7 @@ def draw_layout(draw: random.Random, objects: int, settings: Settings, cell: int
 
 def _jittered(draw: random.Random, side: int, sigma: float, cell: int) -> int:
     position = draw.uniform(2 * sigma, 2 - 2 * sigma) * side
-    return math.floor(position) // cell * cell
+    return max(math.floor(position) // cell, 1) * cell
 
 
 def cut(height: int, width: int, rows: list[int], columns: list[int], settings: Settings) -> Layout:
