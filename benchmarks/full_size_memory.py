@@ -1,0 +1,184 @@
+"""One pass of each stage at full size on the CPU: the public architectures with random weights, in float32.
+
+Each stage runs in a process of its own; printed are the shape of its result, seconds, and the peak of the
+process's memory with and without the weights. Needs about 10 GiB of memory and minutes, no download.
+
+  python benchmarks/full_size_memory.py                  all stages, as a table in Markdown
+  python benchmarks/full_size_memory.py mosaicfusion     one stage, in this process
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from timing import timed
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+import real_architectures as real  # noqa: E402
+
+GIB = 2**30
+Pass = Callable[[], torch.Tensor]
+"""One pass; its result is looked at for shape and numbers."""
+
+
+def filled(model: torch.nn.Module) -> torch.nn.Module:
+    """The model with small random numbers in place of none."""
+    model.to_empty(device="cpu")
+    torch.manual_seed(0)
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():
+            tensor.data.normal_(std=0.02)
+    return model.eval()
+
+
+# --- stages ---------------------------------------------------------------------------------------
+
+
+def mosaicfusion(name: str) -> tuple[torch.nn.Module, Pass]:
+    """A step on one region of 408 x 544 px, with guidance, while cross-attention is recorded."""
+    from gen4det.diffusion.cross_attention import CrossAttentionRecorder, TokenMaps
+
+    unet = filled(real.unet(name))
+    recorder = CrossAttentionRecorder(unet, (1, 2, 4))
+
+    def run() -> torch.Tensor:
+        maps = TokenMaps([[5]], "mean", (51, 68), recorder.factors, "cpu")
+        states = torch.randn(2, 77, unet.config.cross_attention_dim)
+        with recorder.into(maps, rows=slice(1, None)):
+            predicted = unet(torch.randn(2, 4, 51, 68), torch.tensor(1), states).sample
+        assert maps.count and all(sums.isfinite().all() for sums in maps.sums.values())
+        return predicted
+
+    return unet, run
+
+
+def gen2det() -> tuple[torch.nn.Module, Pass]:
+    """A step on one image of 512 x 512 px with 30 boxes, with guidance."""
+    from gen4det.diffusion.grounded_inpainting import MAX_BOXES, guided_noise
+
+    unet = filled(real.unet("gligen-1-4-inpainting"))
+    boxes = {
+        "boxes": torch.rand(1, MAX_BOXES, 4),
+        "positive_embeddings": torch.randn(1, MAX_BOXES, 768),
+        "masks": torch.ones(1, MAX_BOXES),
+    }
+    inputs, states = torch.randn(1, 9, 64, 64), torch.randn(1, 77, 768)
+    return unet, lambda: guided_noise(unet, inputs, torch.tensor(1), states, states, boxes, 7.5)
+
+
+def autoencoder() -> tuple[torch.nn.Module, Pass]:
+    """An image of 512 x 512 px into latents and back."""
+    vae = filled(real.autoencoder())
+    return vae, lambda: vae.decode(vae.encode(torch.rand(1, 3, 512, 512)).latent_dist.mode()).sample
+
+
+def clip() -> tuple[torch.nn.Module, Pass]:
+    """The embedding that the aesthetic predictor reads, of one image."""
+    tower = filled(real.clip_image_tower())
+    return tower, lambda: tower(torch.randn(1, 3, 224, 224)).image_embeds
+
+
+def detector(train: bool) -> tuple[torch.nn.Module, Pass]:
+    """Mask R-CNN R50-FPN of LVIS's 1,203 categories on one image of 800 x 1333 px."""
+    from gen4det.detection.detectors import build_model, load_config
+
+    config = load_config(ROOT / "config/detectors/lvis_mask_rcnn_r50_fpn.py", classes=1203)
+    torch.manual_seed(0)
+    model = build_model(config.model.to_dict())
+    model.train(train)
+
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+    from mmengine.structures import InstanceData
+
+    sample = DetDataSample(
+        metainfo={"img_shape": (800, 1333), "ori_shape": (800, 1333), "scale_factor": (1, 1)}
+    )
+    corners = torch.rand(20, 2) * torch.tensor([1000.0, 600.0])
+    boxes = torch.cat([corners, corners + 100], 1)
+    masks = BitmapMasks([torch.zeros(800, 1333).numpy()] * 20, 800, 1333)
+    sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.arange(20), masks=masks)
+    image = (torch.rand(3, 800, 1333) * 255).byte()
+
+    def run() -> torch.Tensor:
+        batch = model.data_preprocessor({"inputs": [image], "data_samples": [sample]}, train)
+        if not train:
+            with torch.no_grad():
+                return model(**batch, mode="predict")[0].pred_instances.bboxes
+        loss, _ = model.parse_losses(model(**batch, mode="loss"))
+        loss.backward()
+        return loss.detach()
+
+    return model, run
+
+
+STAGES: dict[str, Callable[[], tuple[torch.nn.Module, Pass]]] = {
+    "mosaicfusion": lambda: mosaicfusion("stable-diffusion-1-4"),
+    "mosaicfusion-sd2": lambda: mosaicfusion("stable-diffusion-2-0-base"),
+    "gen2det": gen2det,
+    "autoencoder": autoencoder,
+    "rate": clip,
+    "train": lambda: detector(train=True),
+    "evaluate": lambda: detector(train=False),
+}
+
+
+def measure(stage: str, threads: int) -> dict:
+    """Run one stage in this process."""
+    torch.set_num_threads(threads)
+    warnings.simplefilter("ignore")
+    model, run = STAGES[stage]()
+    results = []
+
+    def once() -> None:
+        with torch.set_grad_enabled(stage == "train"):
+            results.append(run())
+
+    seconds, _ = timed(once, "cpu")
+    (result,) = results
+    assert result.isfinite().all(), "random weights must not overflow"
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.parameters())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "stage": stage, "parameters": real.parameters(model), "result": list(result.shape),
+        "seconds": round(seconds, 1),
+        "weights_gib": round(weights / GIB, 2),
+        "peak_gib": round(peak / GIB, 2),
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("stage", nargs="?", choices=STAGES)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    if args.stage:
+        print(json.dumps(measure(args.stage, args.threads)))
+        return
+    print("| stage | parameters | result | weights, GiB | peak, GiB | s on the CPU |")
+    print("|---|---:|---|---:|---:|---:|")
+    for stage in STAGES:
+        command = [sys.executable, __file__, stage, "--threads", str(args.threads)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        found = json.loads(done.stdout.splitlines()[-1])
+        print(
+            "| `{stage}` | {parameters:,} | {result} | {weights_gib} | {peak_gib} | {seconds} |".format(
+                **found
+            ),
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
