@@ -368,6 +368,12 @@ def test_parts_that_cannot_tell_synthetic_images_are_refused(config, items):
         make_aware(model, ignore_background=False, fill_with_positives=False, source="a.py")
 
 
+def test_masks_of_one_stage_detectors_are_refused():
+    model = dense("RetinaHead") | dict(type="CondInst", mask_head=dict(type="CondInstMaskHead"))
+    with pytest.raises(InputError, match=r"^a\.py: .* whose masks come from a RoI head, not CondInst$"):
+        make_aware(model, ignore_background=False, fill_with_positives=False, source="a.py")
+
+
 @pytest.mark.parametrize("kind", ["FCOSHead", "VFNetHead"])
 def test_dense_heads_that_learn_from_background_nevertheless_are_refused(kind):
     model = dense("RetinaHead")

@@ -54,9 +54,14 @@ def make_aware(model: dict, *, ignore_background: bool, fill_with_positives: boo
         source: config file named in errors.
 
     Raises:
-        InputError: a kind of RoI head that there is no counterpart for.
+        InputError: a kind of RoI head that there is no counterpart for, or a mask head outside of it.
     """
     model = Config(model).to_dict()
+    if model.get("mask_head"):
+        raise InputError(
+            f"{source}: ignore_background, or synthetic images without masks, need a detector whose masks come "
+            f"from a RoI head, not {model['type']}"
+        )
     if model.get("roi_head"):
         kind = model["roi_head"]["type"].removeprefix("mmdet.")
         if kind not in ROI_HEADS:
