@@ -59,8 +59,8 @@ def make_aware(model: dict, *, ignore_background: bool, fill_with_positives: boo
     model = Config(model).to_dict()
     if model.get("mask_head"):
         raise InputError(
-            f"{source}: ignore_background, or synthetic images without masks, need a detector whose masks come "
-            f"from a RoI head, not {model['type']}"
+            f"{source}: ignore_background, or synthetic images without masks, need a detector whose masks "
+            f"come from a RoI head, not {model['type']}"
         )
     if model.get("roi_head"):
         kind = model["roi_head"]["type"].removeprefix("mmdet.")
