@@ -1,11 +1,15 @@
 """Copies of the repository that tests run Snakemake in."""
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -99,3 +103,51 @@ def copy_checkout(checkout: Checkout, folder: Path) -> Checkout:
     """A copy to be changed. Times of files are kept, as Snakemake compares them."""
     subprocess.run(["cp", "-a", str(checkout.folder), str(folder)], check=True)
     return Checkout(folder, checkout.python, checkout.options, dict(checkout.variables))
+
+
+@dataclass
+class Run:
+    """Snakemake at work in a checkout."""
+
+    process: subprocess.Popen
+    log: Path
+
+    def text(self) -> str:
+        """What it has said so far."""
+        return self.log.read_text()
+
+    def wait_for(self, condition: Callable[[], object], seconds: float = 240) -> None:
+        """Wait until `condition()` is true while the run goes on."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, f"the run ended early\n{self.text()[-4000:]}"
+            assert time.monotonic() < deadline, f"nothing happened\n{self.text()[-4000:]}"
+            time.sleep(0.02)
+
+    def ends(self, seconds: float = 480) -> int:
+        """Exit status, when it has ended."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the run does not end\n{self.text()[-4000:]}") from None
+
+
+@contextlib.contextmanager
+def running(checkout: Checkout, *arguments: str) -> Iterator[Run]:
+    """Snakemake and its jobs in a process group of their own, killed at the end if still alive."""
+    log = checkout / "run-disturbed.log"
+    with open(log, "w") as stream:
+        process = subprocess.Popen(
+            checkout.command(*arguments),
+            cwd=checkout.folder,
+            env=checkout.environment(),
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            yield Run(process, log)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

@@ -1,11 +1,5 @@
-"""Runs on the cluster of the tests: watched while they go on, and looked up in Slurm's accounting."""
+"""Runs on the cluster of the tests, looked up in Slurm's accounting and in what the slow engine notes."""
 
-import contextlib
-import os
-import signal
-import subprocess
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,55 +9,6 @@ from checkouts import Checkout
 
 ANNOTATIONS = "results/test/synthetic/lvis/slow/annotations.json"
 SHARDS = "results/test/synthetic/lvis/slow/shards"
-
-
-@dataclass
-class Run:
-    """Snakemake at work on the cluster."""
-
-    checkout: Checkout
-    process: subprocess.Popen
-    log: Path
-
-    def text(self) -> str:
-        """What it has said so far."""
-        return self.log.read_text()
-
-    def wait_for(self, condition: Callable[[], object], seconds: float = 240) -> None:
-        """Wait until `condition()` is true while the run goes on."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert self.process.poll() is None, f"the run ended early\n{self.text()[-4000:]}"
-            assert time.monotonic() < deadline, f"nothing happened\n{self.text()[-4000:]}"
-            time.sleep(0.2)
-
-    def ends(self, seconds: float = 480) -> int:
-        """Exit status, when it has ended."""
-        try:
-            return self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"the run does not end\n{self.text()[-4000:]}") from None
-
-
-@contextlib.contextmanager
-def running(checkout: Checkout, *arguments: str) -> Iterator[Run]:
-    """Snakemake in a process group of its own, killed at the end if still alive."""
-    log = checkout / "disturbed.log"
-    with open(log, "w") as stream:
-        process = subprocess.Popen(
-            checkout.command(*arguments),
-            cwd=checkout.folder,
-            env=checkout.environment(),
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            yield Run(checkout, process, log)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
 @dataclass(frozen=True)

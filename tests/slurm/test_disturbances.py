@@ -7,10 +7,10 @@ import time
 from collections import Counter
 
 import pytest
-from cluster_runs import ANNOTATIONS, SHARDS, batches, jobs_of, running
+from cluster_runs import ANNOTATIONS, SHARDS, batches, jobs_of
 from local_cluster import call
 
-from checkouts import CONFIG, copy_checkout
+from checkouts import CONFIG, copy_checkout, running
 
 pytestmark = [pytest.mark.workflow, pytest.mark.disturbance]
 FILES = (

@@ -1,47 +1,18 @@
 """Promise: nothing is lost. Killed jobs go on where they stopped and end with the same bytes."""
 
-import contextlib
 import os
 import re
 import shutil
 import signal
-import subprocess
 import time
 
 import pytest
 
+from checkouts import running
+
 pytestmark = pytest.mark.workflow
 SHARD = "results/test/synthetic/lvis/mosaicfusion/shards/00000"
 DETECTOR = "results/test/detectors/lvis/mask-rcnn/real/seed0"
-
-
-@contextlib.contextmanager
-def running(checkout, *arguments: str):
-    """Snakemake and its jobs in a process group of their own, killed at the end if still alive."""
-    with open(checkout / "killed.log", "w") as log:
-        process = subprocess.Popen(
-            checkout.command(*arguments),
-            cwd=checkout.folder,
-            env=checkout.environment(),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            yield process
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def wait_for(condition, process, seconds: float = 300) -> None:
-    """Wait until `condition()` is true while the process runs."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.02)
 
 
 def start_anew(checkout, *results: str) -> None:
@@ -54,8 +25,8 @@ def start_anew(checkout, *results: str) -> None:
 def test_killed_generation_resumes_inside_the_shard_with_the_same_bytes(finished, checkout):
     start_anew(checkout, f"{SHARD}.")
     batches = checkout / f"{SHARD}.work"
-    with running(checkout, f"{SHARD}.zip") as process:
-        wait_for(lambda: list(batches.glob("*[0-9].zip")), process)
+    with running(checkout, f"{SHARD}.zip") as run:
+        run.wait_for(lambda: list(batches.glob("*[0-9].zip")))
     saved = {path.name: path.stat().st_mtime_ns for path in batches.glob("*[0-9].zip")}
     assert saved and not (checkout / f"{SHARD}.zip").exists()
 
@@ -74,15 +45,15 @@ def test_terminated_training_saves_and_resumes_with_the_same_weights(finished, c
     work = checkout / DETECTOR / "work"
     for delay in (0.5, 1.5, 3, 6):  # until the first of the few iterations is done
         shutil.rmtree(work, ignore_errors=True)
-        with running(checkout, weights) as process:
-            wait_for(lambda: "training:" in (checkout / "killed.log").read_text(), process)
+        with running(checkout, weights) as run:
+            run.wait_for(lambda: "training:" in run.text())
             time.sleep(delay)
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(timeout=300)
-        if "stopped after iteration 0" not in (checkout / "killed.log").read_text():
+            os.killpg(run.process.pid, signal.SIGTERM)
+            run.ends()
+        if "stopped after iteration 0" not in run.text():
             break
     assert (work / "checkpoint.pt").exists() and not (checkout / weights).exists()
-    log = (checkout / "killed.log").read_text()
+    log = run.text()
     assert "Traceback" not in log and "run the same command again" in log
 
     text = checkout.make(weights)
@@ -94,22 +65,22 @@ def test_terminated_training_saves_and_resumes_with_the_same_weights(finished, c
 def test_terminated_run_saves_what_is_finished(checkout):
     start_anew(checkout, f"{SHARD}.")
     batches = checkout / f"{SHARD}.work"
-    with running(checkout, f"{SHARD}.zip") as process:
-        wait_for(lambda: list(batches.glob("*[0-9].zip")), process)
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=120)
+    with running(checkout, f"{SHARD}.zip") as run:
+        run.wait_for(lambda: list(batches.glob("*[0-9].zip")))
+        os.killpg(run.process.pid, signal.SIGTERM)
+        run.ends()
     assert list(batches.glob("*[0-9].zip")) and not (checkout / f"{SHARD}.zip").exists()
     assert not list((checkout / SHARD).parent.glob(".*")), "half-written files are left"
-    log = (checkout / "killed.log").read_text()
+    log = run.text()
     assert "Traceback" not in log and "run the same command again" in log
 
 
 def test_a_second_run_in_the_same_checkout_is_refused_and_explained(checkout):
     start_anew(checkout, f"{SHARD}.")
-    with running(checkout, f"{SHARD}.zip") as process:
-        wait_for(lambda: (checkout / f"{SHARD}.work").exists(), process)
+    with running(checkout, f"{SHARD}.zip") as run:
+        run.wait_for(lambda: (checkout / f"{SHARD}.work").exists())
         second = checkout.run(f"{SHARD}.zip")
         assert second.returncode != 0
-        assert f"another run is at work in this checkout (process {process.pid}" in second.stdout
+        assert f"another run is at work in this checkout (process {run.process.pid}" in second.stdout
         assert "cannot be locked" in second.stdout
         assert "Traceback" not in second.stdout

@@ -108,6 +108,7 @@ def judge_inpainting(
     pipeline = StableDiffusionGLIGENPipeline.from_pretrained(
         model, torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False
     ).to(device)
+    pipeline.vae.register_to_config(sample_size=SCENE_SIZE)  # to which the pipeline resizes what it repaints
     pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     alone: dict[str, list[bool]] = {category.name: [] for category in CATEGORIES}

@@ -1,11 +1,16 @@
 """What the stages that score images share: settings, and the models ready for use."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gen4det.diffusion.settings import FoundationSettings
 from gen4det.errors import InputError
-from gen4det.filters.aesthetic import AestheticRater
 from gen4det.settings import Settings
+
+if TYPE_CHECKING:
+    from gen4det.filters.aesthetic import AestheticRater
 
 
 class RatingSettings(Settings):
@@ -21,6 +26,8 @@ def load_rater(settings: RatingSettings, device: str) -> AestheticRater:
     Raises:
         InputError: one of them is not given, cannot be loaded, or a hub id has no revision.
     """
+    from gen4det.filters.aesthetic import AestheticRater  # slow to import: after the arguments are read
+
     clip, head = settings.foundation.clip, settings.foundation.aesthetic
     for name, source in (("clip", clip), ("aesthetic", head)):
         if source is None:

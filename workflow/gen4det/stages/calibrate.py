@@ -8,7 +8,6 @@ import logging
 
 from gen4det.data.datasets import load_dataset
 from gen4det.errors import InputError
-from gen4det.filters.aesthetic import calibration
 from gen4det.provenance import RunRecord, write_json
 from gen4det.stages._aesthetic import RatingSettings, load_rater
 from gen4det.stages._cli import run, stage_parser, stage_settings
@@ -28,6 +27,9 @@ def main() -> None:
     args = parser.parse_args()
     settings = stage_settings(args, RatingSettings)
     dataset = load_dataset(args.dataset)
+
+    from gen4det.filters.aesthetic import calibration
+
     with RunRecord(
         args.output,
         settings=settings.model_dump(mode="json"),
