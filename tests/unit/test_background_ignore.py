@@ -368,6 +368,11 @@ def test_parts_that_cannot_tell_synthetic_images_are_refused(config, items):
         make_aware(model, ignore_background=False, fill_with_positives=False, source="a.py")
 
 
+def test_filling_with_positives_without_ignoring_background_is_refused():
+    with pytest.raises(ValueError, match="fill_with_positives: has a meaning with ignore_background alone"):
+        DetectorSettings(config="a.py", fill_with_positives=True)
+
+
 def test_masks_of_one_stage_detectors_are_refused():
     model = dense("RetinaHead") | dict(type="CondInst", mask_head=dict(type="CondInstMaskHead"))
     with pytest.raises(InputError, match=r"^a\.py: .* whose masks come from a RoI head, not CondInst$"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gen4det.data.annotations import category_counts, load_annotations, merge_annotations
-from gen4det.data.datasets import DatasetDescriptor, write_dataset
+from gen4det.data.datasets import DatasetDescriptor, load_dataset, write_dataset
 from gen4det.data.images import ShardWriter, encode_image
 from gen4det.data.masks import area_of_rle, box_of_rle, mask_to_rle, polygons_to_rle, rle_to_mask
 from gen4det.data.shards import load_synthetic
@@ -335,6 +335,29 @@ def test_variant_that_shares_images_points_to_them(run, tmp_path, monkeypatch):
     data, images = load_synthetic(output)
     assert data["info"]["images"] == "../set/shards"
     assert all(images.exists(image["file_name"]) for image in data["images"])
+
+
+def test_shards_of_another_split_are_refused_and_the_set_says_of_which_it_is(run, tmp_path):
+    annotations, *_ = run()
+    assert annotations["info"]["split"] is None  # nothing is claimed that the shards do not say
+    dataset = load_dataset(write_toy_dataset(tmp_path / "data", "lvis"))
+    arguments = type("Arguments", (), {})()
+    arguments.dataset = dataset.path
+    arguments.output = arguments.rejected = tmp_path / "set" / "annotations.json"
+    arguments.shards = write_shards(tmp_path / "set" / "shards")
+    for split in (dataset.train.hash, "another"):
+        for path in arguments.shards:
+            data = json.loads(path.read_bytes())
+            data["info"]["split"] = split
+            path.write_text(json.dumps(data))
+        if split == dataset.train.hash:
+            stage.choose(arguments, FilterSettings())
+            assert load_annotations(arguments.output)["info"]["split"] == split
+        else:
+            with pytest.raises(
+                InputError, match=r"00000\.json: not drawn from .*train\.json; draw it again$"
+            ):
+                stage.choose(arguments, FilterSettings())
 
 
 def test_shards_of_another_dataset_are_refused(run, tmp_path):

@@ -95,7 +95,7 @@ def require_aware(model: nn.Module, source: str) -> None:
     """Check that every head that learns from background leaves that of synthetic images out.
 
     Raises:
-        InputError: a head that is not known to, or that has no sampler of ours.
+        InputError: a dense head that is not among DENSE_HEADS, or a head that asks no sampler.
     """
     dense = getattr(model, "rpn_head", None) or getattr(model, "bbox_head", None)
     reached = type(dense).__name__ in DENSE_HEADS and isinstance(dense.sampler, PositivesOfSynthetic)

@@ -1,4 +1,4 @@
-"""What the stages that run an engine share: its settings and its device."""
+"""What the stages that run an engine share: its settings."""
 
 import argparse
 from dataclasses import dataclass
@@ -57,23 +57,3 @@ def drawing_settings(args: argparse.Namespace) -> Drawing:
         raise InputError("--settings: engine.method: required key is missing")
     engine = engine_settings(method, settings.engine, source="--settings: engine")
     return Drawing(engine, settings.foundation, settings.run_seed)
-
-
-def torch_device(name: str) -> str:
-    """The device to compute on, "cpu" or "cuda".
-
-    Args:
-        name: "cpu", "cuda", or "auto": cuda where there is one.
-
-    Raises:
-        InputError: cuda is asked for and not there.
-    """
-    if name == "cpu":
-        return name
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    if name == "cuda":
-        raise InputError("--device cuda: torch finds no CUDA device here")
-    return "cpu"

@@ -94,7 +94,7 @@ def choose(args: argparse.Namespace, settings: FilterSettings) -> dict:
         settings.segmentation,
         relative_images(args.output, shard_folder),
     )
-    data["info"]["split"] = dataset.train.hash
+    data["info"]["split"] = shards[0]["info"].get("split")
     validate_annotations(data, source=args.output)
     write_annotations(args.output, data)
 

@@ -11,7 +11,8 @@ from gen4det.engines.base import load_engine
 from gen4det.errors import InputError
 from gen4det.provenance import RunRecord
 from gen4det.stages._cli import run, stage_parser
-from gen4det.stages._drawing import drawing_settings, torch_device
+from gen4det.stages._device import torch_device
+from gen4det.stages._drawing import drawing_settings
 
 
 def main() -> None:

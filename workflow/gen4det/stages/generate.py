@@ -21,7 +21,8 @@ from gen4det.errors import InputError
 from gen4det.provenance import RunRecord, code_hash, content_hash, file_hash
 from gen4det.stages._cli import run, stage_parser
 from gen4det.stages._deadline import Deadline
-from gen4det.stages._drawing import drawing_settings, torch_device
+from gen4det.stages._device import torch_device
+from gen4det.stages._drawing import drawing_settings
 
 log = logging.getLogger("gen4det.generate")
 
