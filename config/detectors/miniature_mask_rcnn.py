@@ -3,7 +3,7 @@
 Structure and losses are those of mmdet's mask-rcnn_r50_fpn; everything is a size smaller.
 """
 
-channels = 64
+channels = 48
 
 model = dict(
     type="MaskRCNN",

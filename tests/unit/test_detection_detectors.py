@@ -238,6 +238,16 @@ def test_predictions_do_not_depend_on_the_batch(weights, val):
         assert first["bbox"] == pytest.approx(second["bbox"], abs=1e-2)
 
 
+def test_boxes_alone_are_the_same_boxes(weights, val):
+    records = val.load()["images"]
+    outlined = predict(weights, val.images, records, max_per_image=10)
+    boxes = predict(weights, val.images, records, max_per_image=10, masks=False)
+    assert len(boxes) == len(outlined) and not any("segmentation" in detection for detection in boxes)
+    for first, second in zip(boxes, outlined, strict=True):
+        assert first["category_id"] == second["category_id"] and first["score"] == second["score"]
+        assert first["bbox"] == pytest.approx(second["bbox"], abs=1e-3)
+
+
 def test_no_images_no_predictions(weights, val):
     assert predict(weights, val.images, [], batch_size=4, device="cpu") == []
 

@@ -118,13 +118,14 @@ def test_targets_are_the_pages_of_the_configured_studies(jobs):
         "results/miniature/tables/lvis_rare.csv",
         "results/miniature/figures/lvis_rare.pdf",
         "results/miniature/figures/lvis_rare_gallery.pdf",
+        "results/miniature/synthetic/lvis/gen2det/filter.pdf",
     ]
 
 
 def test_inputs(jobs):
     assert jobs.metrics(wildcards()) == [
         f"results/miniature/detectors/lvis/mask-rcnn/{arm}/seed0/metrics.json"
-        for arm in ("real", "mosaicfusion")
+        for arm in ("real", "mosaicfusion", "gen2det")
     ]
     assert jobs.synthetic_sets(wildcards(arm="real")) == jobs.synthetic_images(wildcards(arm="real")) == []
     assert jobs.synthetic_sets(wildcards()) == [

@@ -18,7 +18,9 @@ DETECTION = Counter(train=1, evaluate=1)
 """The training and the evaluation of one arm."""
 DRAWING = Counter(plan=1, generate=2, filter=1)
 SYNTHETIC = DRAWING + DETECTION + PAGES
-"""All that depends on what an engine draws; the arm of real images does not."""
+"""All that depends on what MosaicFusion draws; the other arms do not."""
+MEASURING = Counter(calibrate=1, rate=2, detect=2, filter_page=1)
+"""What Gen2Det's filters add."""
 
 
 def package(module: str) -> str:
@@ -59,13 +61,19 @@ def test_editing_the_code_of_tables_retrains_nothing(checkout):
 def test_editing_the_measurement_evaluates_again(checkout):
     append(checkout, package("evaluation/average_precision"))
     planned = checkout.planned()
-    assert planned["evaluate"] == 2 and not planned.keys() & {"render", "plan", "generate", "filter", "train"}
+    assert planned == Counter(evaluate=3) + PAGES
 
 
 def test_editing_the_training_retrains_and_draws_nothing(checkout):
     append(checkout, package("detection/training"))
     planned = checkout.planned()
-    assert planned["train"] == 2 and not planned.keys() & {"render", "plan", "generate", "filter"}
+    assert planned["train"] == 3 and not planned.keys() & {"render", "plan", "generate", "rate", "calibrate"}
+    assert planned["detect"] == 2 and planned["filter"] == 1  # a filter asks the detector of real images
+
+
+def test_changing_a_threshold_measures_nothing_again(checkout):
+    checkout.edit(CONFIG, "min_iou: 0.0", "min_iou: 0.1")
+    assert checkout.planned() == Counter(filter=1, filter_page=1) + DETECTION + PAGES
 
 
 def test_editing_mosaicfusion_draws_mosaicfusion_again(checkout):
@@ -134,29 +142,32 @@ def test_changing_a_model_draws_again_and_an_unused_one_does_not(checkout):
     assert checkout.planned() == SYNTHETIC
     content[-1] ^= 1
     weights.write_bytes(content)
-    append(checkout, "resources/miniature/clip/config.json", " ")
+    append(checkout, "resources/miniature/backbone/README", "not used at this scale")
     assert not checkout.planned()
+    append(checkout, "resources/miniature/clip/config.json", " ")
+    planned = checkout.planned()
+    assert planned["rate"] == 2 and planned["calibrate"] == 1 and not planned.keys() & {"plan", "generate"}
 
 
 def test_changing_the_data_runs_everything(checkout):
     checkout.edit(CONFIG, "val_images: 12", "val_images: 13")
-    assert checkout.planned() == Counter(render=1) + SYNTHETIC + DETECTION
+    assert checkout.planned() == Counter(render=1) + SYNTHETIC + DETECTION + DRAWING + MEASURING + DETECTION
 
 
 def test_changing_the_number_of_shards_draws_all_shards(checkout):
     checkout.edit(CONFIG, "shards: 2", "shards: 3")
-    assert checkout.planned()["generate"] == 3
+    assert checkout.planned()["generate"] == 2 * 3
 
 
 def test_changing_the_schedule_of_the_detector_retrains(checkout):
     checkout.edit("config/detectors/miniature_mask_rcnn.py", "weight_decay=1e-4", "weight_decay=2e-4")
     planned = checkout.planned()
-    assert planned["train"] == 2 and "generate" not in planned
+    assert planned["train"] == 3 and "generate" not in planned
 
 
 def test_more_seeds_train_the_new_ones_only(checkout):
     planned = checkout.planned("--config", "seeds=[0,1,2]", "--")
-    assert planned == Counter(train=4, evaluate=4, table=1, figure=1)
+    assert planned == Counter(train=6, evaluate=6, table=1, figure=1)
 
 
 def test_what_a_job_needs_is_no_reason_to_run_it_again(checkout):

@@ -18,7 +18,7 @@ def test_everything_is_made(finished):
     for name in tables + figures:
         assert (finished / RESULTS / name).stat().st_size > 0
     table = pandas.read_csv(finished / RESULTS / "tables/lvis_rare.csv")
-    assert list(table["arm"]) == ["real", "mosaicfusion"]
+    assert list(table["arm"]) == ["real", "mosaicfusion", "gen2det"]
 
 
 def test_every_number_has_a_pedigree(finished):
@@ -30,7 +30,7 @@ def test_every_number_has_a_pedigree(finished):
         *(finished / RESULTS).glob("tables/*.csv"),
         *(finished / RESULTS).glob("figures/*.pdf"),
     ]
-    assert len(results) == 1 + 1 + 2 + 2 + 1 + 2
+    assert len(results) == 1 + 2 + 3 + 3 + 1 + 2
     for result in results:
         record = json.loads(result.with_name(result.name + ".record.json").read_text())
         assert {
@@ -61,7 +61,7 @@ def test_from_a_cell_of_the_table_back_to_the_images(finished):
 def test_each_job_has_a_log_without_carriage_returns_and_a_benchmark(finished):
     logs = sorted((finished / RESULTS / "logs").rglob("*.log"))
     benchmarks = sorted((finished / RESULTS / "benchmarks").rglob("*.tsv"))
-    assert len(logs) == len(benchmarks) == 12
+    assert len(logs) == len(benchmarks) == 24
     assert not [log for log in logs if b"\r" in log.read_bytes()]
 
 

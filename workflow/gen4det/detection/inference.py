@@ -52,6 +52,7 @@ def predict(
     batch_size: int = 16,
     device: str = "cpu",
     max_per_image: int = 300,
+    masks: bool = True,
     workers: int = 0,
 ) -> list[dict]:
     """Detect objects in images.
@@ -61,6 +62,7 @@ def predict(
         records: image records of a COCO or LVIS file ("id", "file_name" or "coco_url", "height", "width").
         batch_size: images at once; results depend on it no more than floating point does.
         max_per_image: detections per image at most, the best ones.
+        masks: whether a detector that outlines objects does so; False: it saves the second stage's mask head.
         workers: processes that load images.
 
     Returns:
@@ -72,6 +74,8 @@ def predict(
         InputError: the weights or an image are unusable.
     """
     detector = load_detector(weights, device=device, max_per_image=max_per_image)
+    if not masks and detector.model.with_roi_head:
+        detector.model.roi_head.mask_head = None  # mmdet's sign of a detector without masks
     ids = [category["id"] for category in detector.categories]
     loader = DataLoader(
         _Images(images, records, detector.test_pipeline),
@@ -85,16 +89,16 @@ def predict(
         for batch in loader:
             samples = detector.model.test_step(batch)
             for sample in samples:
-                results.extend(_detections(sample, ids))
+                results.extend(_detections(sample, ids, masks))
             bar.update(len(samples))
     return results
 
 
-def _detections(sample, ids: list[int]) -> Iterator[dict]:
+def _detections(sample, ids: list[int], masks: bool) -> Iterator[dict]:
     found = sample.pred_instances.cpu()
     boxes = found.bboxes.double()
     boxes[:, 2:] -= boxes[:, :2]
-    masks = found.masks.numpy() if "masks" in found else None
+    outlines = found.masks.numpy() if masks and "masks" in found else None
     for index in np.argsort(-found.scores.numpy(), kind="stable").tolist():
         detection = {
             "image_id": sample.img_id,
@@ -102,6 +106,6 @@ def _detections(sample, ids: list[int]) -> Iterator[dict]:
             "bbox": boxes[index].tolist(),
             "score": float(found.scores[index]),
         }
-        if masks is not None:
-            detection["segmentation"] = mask_to_rle(masks[index])
+        if outlines is not None:
+            detection["segmentation"] = mask_to_rle(outlines[index])
         yield detection

@@ -62,6 +62,7 @@ def main() -> None:
             batch_size=args.batch_size,
             device=device,
             max_per_image=settings.max_per_image,
+            masks=False,
             workers=args.workers,
         )
         found = {
