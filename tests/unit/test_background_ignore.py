@@ -39,7 +39,7 @@ def items(tmp_path_factory) -> list[dict]:
     return [data[Draw(index, 0)] for index in range(2)]
 
 
-def model_of(config: Path, **switches: bool) -> torch.nn.Module:
+def model_of(config: Path, **switches: bool | str) -> torch.nn.Module:
     settings = DetectorSettings(config=str(config), **switches)
     return initial_model(load_config(config, classes=len(CATEGORIES)), settings, 0).train()
 
@@ -68,10 +68,10 @@ def without_labels(item: dict) -> dict:
 # --- nothing changes where it must not ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fill_with_positives", [False, True])
-def test_on_real_images_the_losses_are_those_of_mmdet(config, items, fill_with_positives):
+@pytest.mark.parametrize("more", [{}, {"fill_with_positives": True}, {"normalise_by": "sampled"}])
+def test_on_real_images_the_losses_are_those_of_mmdet(config, items, more):
     stock = model_of(config)
-    aware = model_of(config, ignore_background=True, fill_with_positives=fill_with_positives)
+    aware = model_of(config, ignore_background=True, **more)
     expected = losses_of(stock, batch_of(stock, *items, synthetic=[False, False]))
     found = losses_of(aware, batch_of(aware, *items, synthetic=[False, False]))
     assert found.keys() == expected.keys()
@@ -162,6 +162,24 @@ def test_a_mixed_batch_is_the_mean_over_all_anchors_that_teach(config, items):
         assert float(together[name]) == pytest.approx(float(expected), rel=1e-5), name
 
 
+def test_an_object_weighs_as_much_as_on_a_real_image_where_all_samples_are_counted(config, items):
+    model = model_of(config, ignore_background=True, normalise_by="sampled").eval()  # batch statistics
+    learned = model_of(config, ignore_background=True).eval()
+    real, synthetic = (
+        losses_of(model, batch_of(model, *items, synthetic=[drawn, drawn], masked=True))
+        for drawn in (False, True)
+    )
+    mean = losses_of(learned, batch_of(learned, *items, synthetic=[True, True], masked=True))
+    for name in ("loss_rpn_bbox", "loss_bbox"):  # of objects alone on real images, too
+        assert 0 < float(synthetic[name]) == pytest.approx(float(real[name]), rel=1e-5), name
+        assert float(mean[name]) > 1.2 * float(real[name]), name
+    for name in ("loss_rpn_cls", "loss_cls"):  # on real images of background besides
+        assert 0 < float(synthetic[name]) < float(real[name]), name
+        assert float(synthetic[name]) < float(mean[name]), name
+    mixed = losses_of(model, batch_of(model, *items, synthetic=[False, True], masked=True))
+    assert float(mixed["loss_bbox"]) == pytest.approx(float(real["loss_bbox"]), rel=1e-5)
+
+
 def test_positives_may_take_the_places_of_negatives():
     anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0]]).repeat(40, 1)
     predicted = InstanceData(priors=anchors)
@@ -231,7 +249,7 @@ def gradients(model: torch.nn.Module, losses: dict) -> dict[str, torch.Tensor | 
 def test_images_without_masks_give_the_mask_head_a_gradient_of_zero(config, items, ignore):
     settings = DetectorSettings(config=str(config), ignore_background=ignore)
     loaded = load_config(config, classes=len(CATEGORIES))
-    model = initial_model(loaded, settings, 0, masked=False).train()
+    model = initial_model(loaded, settings, 0, masks_missing=True).train()
     losses = losses_of(model, batch_of(model, *items, synthetic=[True, True]))
     assert "loss_mask" not in losses and all(torch.isfinite(value) for value in losses.values())
     found = gradients(model, losses)

@@ -248,6 +248,37 @@ def test_boxes_alone_are_the_same_boxes(weights, val):
         assert first["bbox"] == pytest.approx(second["bbox"], abs=1e-3)
 
 
+def test_a_detector_without_second_stage_finds_boxes(folder, config, val):
+    model = {
+        "type": "RetinaNet",
+        "backbone": {"type": "ResNet", "depth": 18, "base_channels": 8, "out_indices": (1, 2, 3)},
+        "neck": {"type": "FPN", "in_channels": [16, 32, 64], "out_channels": 8, "num_outs": 3},
+        "bbox_head": {
+            "type": "RetinaHead",
+            "num_classes": len(CATEGORIES),
+            "in_channels": 8,
+            "feat_channels": 8,
+            "stacked_convs": 1,
+            "norm_cfg": None,
+            "anchor_generator": {
+                "type": "AnchorGenerator", "ratios": [1.0], "scales": [2], "strides": [8, 16, 32],
+            },
+            "loss_cls": {"type": "FocalLoss", "use_sigmoid": True},
+        },
+        "data_preprocessor": {"type": "DetDataPreprocessor", "mean": [127.5] * 3, "std": [127.5] * 3},
+        "test_cfg": {
+            "nms_pre": 9, "score_thr": 0, "nms": {"type": "nms", "iou_threshold": 0.5}, "max_per_img": 9,
+        },
+    }  # fmt: skip
+    pipeline = config.test_pipeline
+    path = folder / "dense.safetensors"
+    categories = sorted(CATEGORIES, key=lambda category: category["id"])
+    weights = build_model(model).state_dict()
+    save_weights(path, weights, model=model, test_pipeline=pipeline, categories=categories)
+    found = predict(path, val.images, val.load()["images"][:1], masks=False)
+    assert found and not any("segmentation" in detection for detection in found)
+
+
 def test_no_images_no_predictions(weights, val):
     assert predict(weights, val.images, [], batch_size=4, device="cpu") == []
 

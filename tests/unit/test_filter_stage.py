@@ -17,7 +17,7 @@ from gen4det.engines.base import Generated, Instance
 from gen4det.engines.shards import IMAGE_DROPPED, ShardInProgress
 from gen4det.errors import InputError
 from gen4det.filters.geometry import failed_filter
-from gen4det.filters.selection import Selection, synthetic_set
+from gen4det.filters.selection import Selection, kept_fractions, synthetic_set
 from gen4det.filters.settings import FilterSettings
 from gen4det.filters.verdicts import split_labels
 from gen4det.provenance import write_json
@@ -140,6 +140,26 @@ def test_table_has_groups_and_every_category(run):
     assert (rows["mushroom"]["generated"], rows["mushroom"]["kept_fraction"]) == ("3", "0.0")
     assert (rows["rare"]["kept"], rows["rare"]["kept_fraction"]) == ("3", "0.5")
     assert rows["fish"]["frequency"] == rows["common"]["frequency"] == "c"
+
+
+def test_table_counts_what_was_drawn_and_judged():
+    drawn, real, crowd = (
+        {"category_id": 3},
+        {"category_id": 3, "real": True},
+        {"category_id": 3, "iscrowd": 1},
+    )
+    kept = [drawn, real, crowd]
+    rejected = [{**label, "reason": "aesthetic"} for label in (drawn, drawn, real, crowd)]
+    rejected.append({**drawn, "reason": "generations_per_reference"})
+    training = {
+        "categories": [{"id": 3, "name": "key", "frequency": "r"}],
+        "images": [],
+        "annotations": [],
+    }
+    rows = kept_fractions(Selection([], kept, rejected, training["categories"]), training)
+    assert [row["name"] for row in rows] == ["all", "rare", "common", "frequent", "key"]
+    assert (rows[0]["generated"], rows[0]["kept"], rows[0]["aesthetic"]) == (3, 1, 2)
+    assert rows[0]["kept_fraction"] == 0.3333 and "generations_per_reference" not in rows[0]
 
 
 def test_all_filters_are_off_by_default(run):

@@ -74,8 +74,8 @@ def predict(
         InputError: the weights or an image are unusable.
     """
     detector = load_detector(weights, device=device, max_per_image=max_per_image)
-    if not masks and detector.model.with_roi_head:
-        detector.model.roi_head.mask_head = None  # mmdet's sign of a detector without masks
+    if not masks and (second_stage := getattr(detector.model, "roi_head", None)) is not None:
+        second_stage.mask_head = None  # mmdet's sign of a detector without masks
     ids = [category["id"] for category in detector.categories]
     loader = DataLoader(
         _Images(images, records, detector.test_pipeline),

@@ -44,13 +44,20 @@ def flag_instances(instances: InstanceData, *, synthetic: bool, masked: bool) ->
     instances.set_metainfo({"synthetic": synthetic, "masked": masked})
 
 
-def make_aware(model: dict, *, ignore_background: bool, fill_with_positives: bool, source: str) -> dict:
+def make_aware(
+    model: dict,
+    *,
+    ignore_background: bool,
+    fill_with_positives: bool = False,
+    normalise_by: str = "learned",
+    source: str,
+) -> dict:
     """A copy of a model's configuration, to train with, that tells synthetic images from real ones.
 
     Args:
         model: in mmdet's words.
         ignore_background: see `DetectorSettings.ignore_background`; else masks alone are looked after.
-        fill_with_positives: see there.
+        fill_with_positives, normalise_by: see there.
         source: config file named in errors.
 
     Raises:
@@ -77,6 +84,7 @@ def make_aware(model: dict, *, ignore_background: bool, fill_with_positives: boo
                 "type": "PositivesOfSynthetic",
                 "sampler": usual,
                 "fill_with_positives": fill_with_positives,
+                "normalise_by": normalise_by,
             }
     return model
 
@@ -120,16 +128,25 @@ class PositivesOfSynthetic:
 
     Serves every head that asks a sampler: anchors of region proposals, proposals of one or several stages,
     and, around PseudoSampler, dense one-stage heads, where all priors that are not positive then have weight
-    zero in the (focal) loss. Normalisers follow: a head divides by the number of regions it learns from.
+    zero in the (focal) loss.
 
     Args:
         sampler: the usual sampler, in mmdet's words.
         fill_with_positives: on synthetic images, draw as many positives as otherwise positives and negatives
             together (the sampler's `num`).
+        normalise_by: what losses are divided by, "learned" regions or all "sampled" ones; as `avg_factor` for
+            the first stage, as `left_out` for the second, whose heads count regions themselves.
         context: the head, handed on.
     """
 
-    def __init__(self, sampler: dict, fill_with_positives: bool = False, context: object = None):
+    def __init__(
+        self,
+        sampler: dict,
+        fill_with_positives: bool = False,
+        normalise_by: str = "learned",
+        context: object = None,
+    ):
+        self.counts_left_out = normalise_by == "sampled"
         self.usual = TASK_UTILS.build(dict(sampler), default_args=dict(context=context))
         self.for_synthetic = self.usual
         if fill_with_positives and "pos_fraction" in sampler:
@@ -142,15 +159,17 @@ class PositivesOfSynthetic:
         """Choose the regions of one image that are learned from."""
         if not labelled.get("synthetic", False):
             return self.usual.sample(assigned, predicted, labelled, **more)
-        return _without_negatives(self.for_synthetic.sample(assigned, predicted, labelled, **more))
+        result = self.for_synthetic.sample(assigned, predicted, labelled, **more)
+        return _without_negatives(result, self.counts_left_out)
 
 
-def _without_negatives(result: SamplingResult) -> SamplingResult:
+def _without_negatives(result: SamplingResult, counted: bool) -> SamplingResult:
+    result.left_out = result.neg_inds.numel() if counted and result.avg_factor_with_neg else 0
     result.neg_inds = result.neg_inds[:0]
     result.neg_priors = result.neg_priors[:0]
     # mmdet counts at least one of each kind: synthetic images without labels would weigh down the others.
     result.num_pos, result.num_neg = result.pos_inds.numel(), 0
-    result.avg_factor = result.num_pos
+    result.avg_factor = result.num_pos + result.left_out
     return result
 
 
@@ -174,9 +193,16 @@ class _SyntheticAware:
         return losses
 
     def bbox_loss(self, *arguments: object) -> dict:
-        """mmdet's; of no region at all a zero instead of nothing."""
+        """mmdet's; of no region at all a zero instead of nothing. What was left out may count as learned."""
         results = super().bbox_loss(*arguments)
-        results["loss_bbox"].setdefault("loss_cls", results["cls_score"].sum())
+        losses = results["loss_bbox"]
+        losses.setdefault("loss_cls", results["cls_score"].sum())
+        samples = arguments[-1]
+        left_out = sum(getattr(sample, "left_out", 0) for sample in samples)
+        if left_out:
+            learned = sum(len(sample.priors) for sample in samples)
+            for name in {"loss_cls", "loss_bbox"} & losses.keys():
+                losses[name] = losses[name] * (learned / (learned + left_out))
         return results
 
 

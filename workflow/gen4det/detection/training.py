@@ -84,11 +84,12 @@ def train(
         raise InputError(
             f"{detector.config}: batch_size {config.batch_size} does not divide into {world_size} parts"
         )
+    masks = any(transform.get("with_mask") for transform in config.train_pipeline)
     data = DetectionDataset(
         sources,
         categories,
         config.train_pipeline,
-        masks=any(transform.get("with_mask") for transform in config.train_pipeline),
+        masks=masks,
         keep_empty=detector.keep_empty,
     )
     images = {name: int((data.origin == number).sum()) for number, name in enumerate(data.sources)}
@@ -104,7 +105,8 @@ def train(
             num_workers=workers,
             worker_init_fn=ignore_signals,
         )
-        model = initial_model(config, detector, settings.seed, masked=bool(data.masked.all()))
+        masks_missing = masks and not data.masked.all()
+        model = initial_model(config, detector, settings.seed, masks_missing=masks_missing)
         model = _on_device(model, device, world_size)
         loop = functools.partial(
             TrainingLoop,
@@ -209,22 +211,25 @@ def batch_sampler(
     )
 
 
-def initial_model(config: Config, detector: DetectorSettings, seed: int, *, masked: bool = True) -> nn.Module:
+def initial_model(
+    config: Config, detector: DetectorSettings, seed: int, *, masks_missing: bool = False
+) -> nn.Module:
     """The detector before its first iteration, on the CPU.
 
     Args:
-        masked: whether all training images have masks.
+        masks_missing: whether masks are learned, but some images have none.
 
     Raises:
         InputError: the backbone asks for pretrained weights and the settings name none, or unusable ones; a
             part of the detector cannot do what the settings ask.
     """
     model = config.model.to_dict()
-    if detector.ignore_background or not masked:
+    if detector.ignore_background or masks_missing:
         model = make_aware(
             model,
             ignore_background=detector.ignore_background,
             fill_with_positives=detector.fill_with_positives,
+            normalise_by=detector.normalise_by,
             source=detector.config,
         )
     backbone = model.get("backbone") or {}

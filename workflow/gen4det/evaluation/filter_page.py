@@ -88,7 +88,7 @@ def draw_fractions(axes: Axes, rows: list[dict], reasons: list[str], colours: di
     parts += [(in_words(reason), reason, colours.get(reason, GREY)) for reason in reasons]
     left = [0.0] * len(rows)
     for label, key, colour in parts:
-        widths = [int(row[key]) / max(1, int(row["generated"])) for row in rows]
+        widths = [int(row.get(key, 0)) / max(1, int(row["generated"])) for row in rows]
         axes.barh(names, widths, left=left, color=colour, label=textwrap.shorten(label, 40))
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axes.invert_yaxis()

@@ -11,7 +11,7 @@ from gen4det.data.masks import area_of_rle, box_of_rle, polygons_to_rle, rle_to_
 from gen4det.errors import InputError
 from gen4det.filters.measurements import Measurements
 from gen4det.filters.settings import FilterSettings
-from gen4det.filters.verdicts import split_labels
+from gen4det.filters.verdicts import UNUSED, split_labels
 
 
 @dataclass(frozen=True)
@@ -152,14 +152,21 @@ GROUPS = {"r": "rare", "c": "common", "f": "frequent"}
 def kept_fractions(selection: Selection, training: dict) -> list[dict]:
     """How many labels were generated and kept: all, per frequency group, per category.
 
+    Counted are objects that were drawn and judged: not those of a real image around them ("real"), not
+    crowds, not images beyond `generations_per_reference`, which are not used at all.
+
     Returns:
         Rows with the keys level ("all", "frequency", "category"), id (of a category, else None), name,
         frequency, generated, kept, rejected, kept_fraction (None where nothing was generated) and one key per
         reason of a rejection, in alphabetical order.
     """
     groups = frequency_groups(training)
-    kept = Counter(label["category_id"] for label in selection.kept)
-    rejected = Counter((label["category_id"], label["reason"]) for label in selection.rejected)
+    kept = Counter(label["category_id"] for label in selection.kept if _drawn(label))
+    rejected = Counter(
+        (label["category_id"], label["reason"])
+        for label in selection.rejected
+        if _drawn(label) and label["reason"] != UNUSED
+    )
     reasons = sorted({reason for _, reason in rejected})
 
     def row(level: str, name: str, categories: list[int], identifier: int | None, group: str | None) -> dict:
@@ -185,6 +192,10 @@ def kept_fractions(selection: Selection, training: dict) -> list[dict]:
         identifier = category["id"]
         rows.append(row("category", category["name"], [identifier], identifier, groups[identifier]))
     return rows
+
+
+def _drawn(label: dict) -> bool:
+    return not (label.get("real") or label.get("iscrowd"))
 
 
 def to_csv(rows: list[dict]) -> str:

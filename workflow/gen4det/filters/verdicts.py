@@ -7,6 +7,9 @@ from gen4det.filters.geometry import failed_filter
 from gen4det.filters.measurements import Measurements
 from gen4det.filters.settings import FilterSettings
 
+UNUSED = "generations_per_reference"
+"""Reason of images that are not asked for."""
+
 ALONE = "no object of the image was kept"
 """Reason of crowds that are fine themselves."""
 
@@ -63,7 +66,7 @@ def refused_image(image: dict, settings: FilterSettings, measured: Measurements)
     """
     limit = settings.generations_per_reference
     if limit is not None and image.get("number", 0) >= limit:
-        return "generations_per_reference"
+        return UNUSED
     if settings.aesthetic.enabled and measured.scores[image["id"]] < measured.threshold:
         return "aesthetic"
     return None

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from gen4det.data.annotations import category_counts, frequency_groups
 from gen4det.data.datasets import Dataset, load_dataset
-from gen4det.detection.settings import DetectorSettings
 from gen4det.evaluation.average_precision import MAX_DETECTIONS, average_precision
 from gen4det.evaluation.settings import EvaluationSettings
 from gen4det.provenance import RunRecord, file_hash, write_json
@@ -26,8 +25,6 @@ class EvaluateStageSettings(Settings):
 
     evaluation: EvaluationSettings = EvaluationSettings()
     """What is measured, and how."""
-    detector: DetectorSettings | None = None
-    """How the weights were trained. For the run record; what the detector is stands in its weights."""
 
 
 def main() -> None:
