@@ -165,8 +165,14 @@ def test_images_of_engines_without_references_are_all_used():
 
 def test_a_label_of_real_pixels_is_not_in_doubt():
     settings = FilterSettings(agreement=ON)
+    labels = [label(identifier=1, real=True), label(identifier=2), label(identifier=3, category=2)]
+    assert reasons(settings, [IMAGE], labels, detections={"1": [detection(category=2)]}) == {2: NO_MATCH}
+
+
+def test_an_image_in_which_nothing_drawn_was_kept_shows_nothing_new():
+    settings = FilterSettings(agreement=ON)
     labels = [label(identifier=1, real=True), label(identifier=2)]
-    assert reasons(settings, [IMAGE], labels) == {2: NO_MATCH}
+    assert reasons(settings, [IMAGE], labels) == {1: ALONE, 2: NO_MATCH}
 
 
 def test_a_crowd_stays_as_long_as_an_object_does():

@@ -37,11 +37,11 @@ class DetectorSettings(Settings):
     """How many positives are drawn from a synthetic image, with ignore_background, which draws nothing else.
     true: as many as from a real one of both kinds; false: as many as its positives, i.e. half of that for
     anchors and a quarter for proposals in the usual configurations."""
-    normalise_by: Literal["learned", "sampled"] = "learned"
-    """What losses of synthetic images are divided by, with ignore_background. learned: the regions that are
-    learned from; each object then weighs several times as much as on a real image. sampled: these and the
-    background left out; each object then weighs as much as on a real image. Dense one-stage heads divide by
-    their positives in any case."""
+    normalise_by: Literal["sampled", "learned"] = "sampled"
+    """What losses of synthetic images are divided by, with ignore_background. sampled: the regions that are
+    learned from and the background left out; an object weighs as much as on a real image. learned: the former
+    alone; an object weighs several times as much, and a synthetic batch far more than a real one. Dense
+    one-stage heads divide by their positives in any case."""
     keep_empty: bool = False
     """Whether images without objects are trained on."""
 

@@ -49,7 +49,7 @@ def make_aware(
     *,
     ignore_background: bool,
     fill_with_positives: bool = False,
-    normalise_by: str = "learned",
+    normalise_by: str = "sampled",
     source: str,
 ) -> dict:
     """A copy of a model's configuration, to train with, that tells synthetic images from real ones.
@@ -143,7 +143,7 @@ class PositivesOfSynthetic:
         self,
         sampler: dict,
         fill_with_positives: bool = False,
-        normalise_by: str = "learned",
+        normalise_by: str = "sampled",
         context: object = None,
     ):
         self.counts_left_out = normalise_by == "sampled"

@@ -10,8 +10,8 @@ from gen4det.filters.settings import FilterSettings
 UNUSED = "generations_per_reference"
 """Reason of images that are not asked for."""
 
-ALONE = "no object of the image was kept"
-"""Reason of crowds that are fine themselves."""
+ALONE = "nothing drawn in the image was kept"
+"""Reason of crowds, and of a real image's own objects, that are fine themselves."""
 
 
 def split_labels(
@@ -23,7 +23,8 @@ def split_labels(
     """Labels that are kept, and those that are not, each with the "reason".
 
     Whole images are judged first, then single labels; then images that still have too many labels lose all of
-    them. Crowds are regions to ignore, not objects: they pass as long as an object of their image does.
+    them. Crowds are regions to ignore, not objects, and what an engine left as it was in a real image
+    ("real") is nothing new: both pass as long as a drawn object of their image does.
 
     Args:
         images, annotations: COCO records; what the engine itself has rejected is not among them.
@@ -51,7 +52,7 @@ def split_labels(
     if settings.max_instances is not None:
         count = Counter(a["image_id"] for a in passed())
         judge(lambda a: "max_instances" if count[a["image_id"]] > settings.max_instances else None)
-    labelled = {a["image_id"] for a in passed()}
+    labelled = {a["image_id"] for a in passed() if not a.get("real")}
     judge(lambda a: None if a["image_id"] in labelled else ALONE)
     kept = [a for a in annotations if a["id"] not in reasons]
     rejected = [{**a, "reason": reasons[a["id"]]} for a in annotations if a["id"] in reasons]
