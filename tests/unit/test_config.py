@@ -177,6 +177,19 @@ def test_an_arm_changes_settings_of_its_detector(project):
     assert trainings["real"].settings.synthetic_batches is None
 
 
+def test_detectors_of_equal_settings_share_trainings(project):
+    config = {"config": "config/detectors/mask_rcnn.py"}
+    detectors = {
+        "mask-rcnn": config,
+        "longer": {**config, "schedule": 2},
+        "as-long": {**config, "schedule": 2},
+    }
+    scale = {"studies": ["rare", "other"], "detectors": detectors}
+    checked = project(scale, rare={"detector": "as-long"}, other={"detector": "longer"})
+    assert {row.detector for row in checked.arms.values()} == {"longer"} and len(checked.arms) == 2
+    assert checked.studies["rare"].table.detector == "as-long"
+
+
 def test_the_same_recipe_with_other_settings_is_another_recipe(project, refusal):
     changes = {"real": {"train": {"schedule": 2}}, "mosaicfusion": {"real": False}}
     for arm, change in changes.items():

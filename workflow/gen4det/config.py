@@ -347,7 +347,8 @@ def _training(study: Study, row: str, config: Config, *, file: str, root: Path) 
     if not (root / settings.config).is_file():
         raise InputError(f"{source}.train.config: no such file {settings.config}")
     dataset = arm.dataset or study.dataset
-    return Training(dataset, study.detector, arm.arm or row, arm.real, arm.synthetic, settings)
+    alike = (name for name, it in config.detectors.items() if it == config.detectors[study.detector])
+    return Training(dataset, next(alike), arm.arm or row, arm.real, arm.synthetic, settings)
 
 
 def _label(study: Study, row: str, trainings: dict[str, Training], *, file: str) -> dict:
