@@ -14,7 +14,7 @@ from gen4det.diffusion.settings import FoundationSettings
 from gen4det.engine_variants import load_engines, read_variants
 from gen4det.engines.base import engine_settings, load_engine
 from gen4det.engines.gen2det.compositing import paint_weights, resized
-from gen4det.engines.gen2det.engine import labels, painted_boxes
+from gen4det.engines.gen2det.engine import Painter, labels, painted_boxes
 from gen4det.engines.shards import ShardInProgress
 from gen4det.errors import InputError
 from gen4det.yaml_files import merge
@@ -242,6 +242,21 @@ def test_references_of_another_size_are_refused(make_dataset, foundation):
     Image.fromarray(picture(0, 20, 30)).save(dataset.train.images_path / "0.png")
     with pytest.raises(InputError, match="0.png: 20 x 30 px, but its annotations say 96 x 64$"):
         painted(engine_of(foundation), dataset, rows)
+
+
+def test_check_4_an_object_stays_in_its_box_through_the_whole_painter(make_dataset, foundation, monkeypatch):
+    """From the real image to the model's size and back, where the model paints exactly what was there."""
+    engine = engine_of(foundation, size={"height": 128, "width": 128}, paste_back=False)
+    monkeypatch.setattr(Painter, "_diffuse", lambda self, rows, known, masks: known)
+    for row in engine.plan(make_dataset()):
+        x, y, w, h = (round(value) for value in row["objects"][0]["bbox"])
+        original = np.full((row["height"], row["width"], 3), (20, 30, 40), np.uint8)
+        original[y : y + h, x : x + w] = (220, 60, 90)
+        (result,) = engine.painter.paint([row], [original])
+        assert result.shape == original.shape
+        rows, columns = np.nonzero(result[..., 0] > 120)
+        edges = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        assert np.abs(np.subtract(edges, [x, y, x + w, y + h])).max() <= 1
 
 
 def test_a_row_without_boxes_is_refused(make_dataset, foundation):
