@@ -61,8 +61,9 @@ def dry_run(scale: Path, **changes) -> dict[str, int]:
         (ROOT / "tests/workflow/config.yaml", {"seeds": [0, 2], "shards": 3}),
         (MINIATURE, {"studies": STUDIES, "seeds": [1]}),
         (PAPER, {}),
+        (PAPER, {"studies": STUDIES, "shards": 2}),
     ],
-    ids=["miniature", "test scale, seeds and shards", "all studies, filters ask another seed", "paper"],
+    ids=["miniature", "seeds and shards", "filters ask another seed", "paper", "paper, all studies"],
 )
 def test_jobs_are_those_of_a_dry_run(scale, changes):
     counted = jobs_by_rule(tasks(project(scale, **changes)))
