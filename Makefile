@@ -15,7 +15,7 @@ RESULTS := results/miniature
 STUDY := lvis_rare
 TABLE := $(RESULTS)/tables/$(STUDY)
 FIGURES := $(RESULTS)/figures/$(STUDY)
-# Drawn before anything else, evaluations above all: the last trainings wait for them.
+# Made first, before any evaluation: the last trainings wait for it.
 FIRST := --prioritize $(RESULTS)/synthetic/lvis/mosaicfusion/annotations.json $(RESULTS)/synthetic/lvis/gen2det/annotations.json
 PAGES := $(TABLE).csv $(FIGURES).pdf $(FIGURES)_gallery.pdf
 # The stamp carries the hash of pyproject.toml: installing is repeated when the pins change, and only then.

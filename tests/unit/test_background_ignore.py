@@ -312,6 +312,27 @@ def test_every_stage_of_a_cascade_leaves_background_and_masks_out(config, items)
     assert all(g is not None and (g == 0).all() for g in gradients(model, losses).values())
 
 
+def test_an_object_weighs_as_much_in_every_stage_of_a_cascade(config, items):
+    found = {}
+    for normalise_by in ("sampled", "learned"):
+        seed_everything(0)
+        aware = make_aware(
+            cascade(config), ignore_background=True, normalise_by=normalise_by, source="cascade.py"
+        )
+        model = build_model(aware)
+        model.init_weights()
+        model.eval()  # batch statistics
+        for synthetic in (False, True):
+            batch = batch_of(model, *items, synthetic=[synthetic] * 2, masked=True)
+            found[normalise_by, synthetic] = losses_of(model, batch)
+    real, sampled, learned = found["sampled", False], found["sampled", True], found["learned", True]
+    assert float(sampled["s0.loss_bbox"]) == pytest.approx(float(real["s0.loss_bbox"]), rel=1e-5)
+    # Stages after the first see proposals of objects alone, and may take in fewer of them.
+    assert 0.5 < float(sampled["s1.loss_bbox"]) / float(real["s1.loss_bbox"]) < 1.5
+    for name in ("s0.loss_bbox", "s1.loss_bbox", "s0.loss_cls", "s1.loss_cls"):
+        assert float(learned[name]) > 1.5 * float(sampled[name]) > 0, name
+
+
 # --- one stage ------------------------------------------------------------------------------------
 
 
@@ -387,9 +408,10 @@ def test_parts_that_cannot_tell_synthetic_images_are_refused(config, items):
         make_aware(model, ignore_background=False, fill_with_positives=False, source="a.py")
 
 
-def test_filling_with_positives_without_ignoring_background_is_refused():
-    with pytest.raises(ValueError, match="fill_with_positives: has a meaning with ignore_background alone"):
-        DetectorSettings(config="a.py", fill_with_positives=True)
+@pytest.mark.parametrize("switch", [{"fill_with_positives": True}, {"normalise_by": "learned"}])
+def test_settings_of_ignored_background_without_ignoring_it_are_refused(switch):
+    with pytest.raises(ValueError, match=f"{next(iter(switch))}: has a meaning with ignore_background alone"):
+        DetectorSettings(config="a.py", **switch)
 
 
 def test_masks_of_one_stage_detectors_are_refused():

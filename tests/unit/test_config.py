@@ -185,7 +185,8 @@ def test_detectors_of_equal_settings_share_trainings(project):
         "as-long": {**config, "schedule": 2},
     }
     scale = {"studies": ["rare", "other"], "detectors": detectors}
-    checked = project(scale, rare={"detector": "as-long"}, other={"detector": "longer"})
+    asks = {"mosaicfusion": {"filter": {"agreement": {"enabled": True, "detector": "as-long"}}}}
+    checked = project(scale, asks, rare={"detector": "as-long"}, other={"detector": "longer"})
     assert {row.detector for row in checked.arms.values()} == {"longer"} and len(checked.arms) == 2
     assert checked.studies["rare"].table.detector == "as-long"
 

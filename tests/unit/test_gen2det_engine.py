@@ -244,9 +244,11 @@ def test_references_of_another_size_are_refused(make_dataset, foundation):
         painted(engine_of(foundation), dataset, rows)
 
 
-def test_check_4_an_object_stays_in_its_box_through_the_whole_painter(make_dataset, foundation, monkeypatch):
-    """From the real image to the model's size and back, where the model paints exactly what was there."""
-    engine = engine_of(foundation, size={"height": 128, "width": 128}, paste_back=False)
+@pytest.mark.parametrize("paste_back", [True, False])
+def test_check_4_an_object_stays_in_its_box_if_painted_as_it_was(
+    make_dataset, foundation, monkeypatch, paste_back
+):
+    engine = engine_of(foundation, size={"height": 128, "width": 128}, paste_back=paste_back)
     monkeypatch.setattr(Painter, "_diffuse", lambda self, rows, known, masks: known)
     for row in engine.plan(make_dataset()):
         x, y, w, h = (round(value) for value in row["objects"][0]["bbox"])

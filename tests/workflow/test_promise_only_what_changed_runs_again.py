@@ -142,7 +142,7 @@ def test_changing_a_model_draws_again_and_an_unused_one_does_not(checkout):
     assert checkout.planned() == SYNTHETIC
     content[-1] ^= 1
     weights.write_bytes(content)
-    append(checkout, "resources/miniature/backbone/README", "not used at this scale")
+    append(checkout, "resources/miniature/backbone/model.safetensors", "not used at this scale")
     assert not checkout.planned()
     append(checkout, "resources/miniature/clip/config.json", " ")
     planned = checkout.planned()

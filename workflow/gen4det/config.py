@@ -8,7 +8,7 @@ Nothing here imports torch: every job of a cluster run parses the Snakefile agai
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -248,6 +248,7 @@ def load_project(values: dict, *, source: str, root: str | Path) -> Project:
     engines = load_engines(used, config.engines, variants, source=source)
     _check_filters(engines, config, variants, source=source)
     _check_models(engines, config, source=source, root=root)
+    engines = {name: _asking_folder(engine, config) for name, engine in engines.items()}
     project = Project(root, config, engines, studies)
     _check_asked(project)
     return project
@@ -347,8 +348,22 @@ def _training(study: Study, row: str, config: Config, *, file: str, root: Path) 
     if not (root / settings.config).is_file():
         raise InputError(f"{source}.train.config: no such file {settings.config}")
     dataset = arm.dataset or study.dataset
-    alike = (name for name, it in config.detectors.items() if it == config.detectors[study.detector])
-    return Training(dataset, next(alike), arm.arm or row, arm.real, arm.synthetic, settings)
+    detector = _folder(study.detector, config)
+    return Training(dataset, detector, arm.arm or row, arm.real, arm.synthetic, settings)
+
+
+def _asking_folder(engine: Engine, config: Config) -> Engine:
+    """The engine, its filter asking for a detector by the name of its folder."""
+    agreement = engine.filter.agreement
+    if not agreement.enabled:
+        return engine
+    asked = agreement.model_copy(update={"detector": _folder(agreement.detector, config)})
+    return replace(engine, filter=engine.filter.model_copy(update={"agreement": asked}))
+
+
+def _folder(detector: str, config: Config) -> str:
+    """The first detector of equal settings, in whose folder all of them train."""
+    return next(name for name, it in config.detectors.items() if it == config.detectors[detector])
 
 
 def _label(study: Study, row: str, trainings: dict[str, Training], *, file: str) -> dict:

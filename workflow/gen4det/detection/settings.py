@@ -47,8 +47,9 @@ class DetectorSettings(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.fill_with_positives and not self.ignore_background:
-            raise ValueError("fill_with_positives: has a meaning with ignore_background alone")
+        for name in ("fill_with_positives", "normalise_by"):
+            if getattr(self, name) != type(self).model_fields[name].default and not self.ignore_background:
+                raise ValueError(f"{name}: has a meaning with ignore_background alone")
         return self
 
 

@@ -196,12 +196,13 @@ class _SyntheticAware:
         """mmdet's; of no region at all a zero instead of nothing. What was left out may count as learned."""
         results = super().bbox_loss(*arguments)
         losses = results["loss_bbox"]
-        losses.setdefault("loss_cls", results["cls_score"].sum())
+        if results["cls_score"].numel() == 0:
+            losses.setdefault("loss_cls", results["cls_score"].sum())
         samples = arguments[-1]
         left_out = sum(getattr(sample, "left_out", 0) for sample in samples)
         if left_out:
             learned = sum(len(sample.priors) for sample in samples)
-            for name in {"loss_cls", "loss_bbox"} & losses.keys():
+            for name in [name for name in losses if "loss" in name]:
                 losses[name] = losses[name] * (learned / (learned + left_out))
         return results
 
@@ -227,6 +228,17 @@ class SyntheticAwareCascadeRoIHead(_SyntheticAware, CascadeRoIHead):
                 heads = [self.bbox_head[stage], *([self.mask_head[stage]] if self.with_mask else [])]
                 losses[f"s{stage}.loss_cls"] = sum(0 * p.sum() for head in heads for p in head.parameters())
         return losses
+
+    def bbox_loss(self, stage: int, x: tuple, sampling_results: list) -> dict:
+        """mmdet's. What the first stage left out is not seen by the later ones, but counted there, too."""
+        if stage == 0:
+            self._counted = [
+                len(result.priors) + result.left_out if getattr(result, "left_out", 0) else 0
+                for result in sampling_results
+            ]
+        for result, counted in zip(sampling_results, self._counted, strict=True):
+            result.left_out = max(0, counted - len(result.priors))
+        return super().bbox_loss(stage, x, sampling_results)
 
     def mask_loss(self, stage: int, x: tuple, sampling_results: list, instances: list) -> dict:
         """mmdet's, on the images that have masks."""

@@ -85,10 +85,11 @@ def draw_fractions(axes: Axes, rows: list[dict], reasons: list[str], colours: di
     """One bar of length 1 per group: share of its labels that were kept, and that were not, by reason."""
     names = [f"{row['name']} ({int(row['generated'])})" for row in rows]
     parts = [("kept", "kept", KEPT_COLOUR)]
-    parts += [(in_words(reason), reason, colours.get(reason, GREY)) for reason in reasons]
+    drawn = [reason for reason in reasons if reason in rows[0]]  # others concern real objects alone
+    parts += [(in_words(reason), reason, colours.get(reason, GREY)) for reason in drawn]
     left = [0.0] * len(rows)
     for label, key, colour in parts:
-        widths = [int(row.get(key, 0)) / max(1, int(row["generated"])) for row in rows]
+        widths = [int(row[key]) / max(1, int(row["generated"])) for row in rows]
         axes.barh(names, widths, left=left, color=colour, label=textwrap.shorten(label, 40))
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axes.invert_yaxis()

@@ -49,7 +49,8 @@ class FilterSettings(Settings):
     """Filters for the images and labels of any engine; every one is off by default.
 
     They are applied in the order given here; a label is rejected for the first filter it fails, those of a
-    dropped image for the filter that drops the image. An image whose labels are all rejected is removed.
+    dropped image for the filter that drops the image. An image is removed if all of its labels are rejected,
+    or all but those of a real image around what was drawn.
     """
 
     generations_per_reference: Annotated[int, Field(ge=1)] | None = None

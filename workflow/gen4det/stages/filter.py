@@ -100,16 +100,16 @@ def choose(args: argparse.Namespace, settings: FilterSettings) -> dict:
 
     if measured.threshold is not None:
         log.info("least aesthetic score %.4f", measured.threshold)
-    generated = len(selection.kept) + len(selection.rejected)
-    log.info("kept %d of %d labels, %d images", len(selection.kept), generated, len(data["images"]))
+    drawn = rows[0]
+    log.info("kept %d of %d drawn labels, %d images", drawn["kept"], drawn["generated"], len(data["images"]))
     if reasons:
         log.info("rejected: %s", reasons)
     return {
         "images_generated": len(selection.images),
         "images_kept": len(data["images"]),
-        "labels_generated": generated,
-        "labels_kept": len(selection.kept),
-        "labels_rejected": rejected["reasons"],
+        "labels_generated": drawn["generated"],
+        "labels_kept": drawn["kept"],
+        "labels_rejected": {reason: drawn[reason] for reason in rejected["reasons"] if reason in drawn},
         "aesthetic_threshold": measured.threshold,
         "kept_fraction": {row["name"]: row["kept_fraction"] for row in rows if row["level"] != "category"},
     }
