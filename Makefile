@@ -66,11 +66,11 @@ seeds: setup  ## the same with three training seeds: mean and spread
 	@echo; cat $(TABLE).md
 
 plan: setup  ## before a run: jobs per rule, GPU-hours, disk: make plan CONFIGFILE=config/paper.yaml (the default)
-	@PYTHONPATH=workflow $(BIN)/python -m gen4det.planning --configfile $(or $(CONFIGFILE),config/paper.yaml) \
+	@PYTHONPATH=workflow $(BIN)/python -m gen4det.orchestration.costs --configfile $(or $(CONFIGFILE),config/paper.yaml) \
 		$(if $(STUDIES),--studies $(STUDIES)) $(if $(SHARDS),--shards $(SHARDS)) $(if $(COSTS),--costs $(COSTS))
 
 why: setup  ## for each result that is not up to date the reason: make why TARGET=FILE CONFIGFILE=config/paper.yaml
-	@PYTHONPATH=workflow $(BIN)/python -m gen4det.why $(if $(CONFIGFILE),--configfile $(CONFIGFILE)) -- $(TARGET)
+	@PYTHONPATH=workflow $(BIN)/python -m gen4det.orchestration.why $(if $(CONFIGFILE),--configfile $(CONFIGFILE)) -- $(TARGET)
 
 test: setup  ## all tests; those of the profile `slurm` where a Slurm can be installed and started
 	@$(SLURM) && $(MAKE) --no-print-directory submit || echo "test: no Slurm here; its tests will be skipped and say so"
@@ -85,7 +85,7 @@ lint: setup  ## what CI asks of the text: ruff, snakefmt, snakemake --lint, gene
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint
-	$(BIN)/python -m gen4det.reference --check
+	$(BIN)/python -m gen4det.orchestration.settings_docs --check
 
 format: setup  ## rewrite Python and Snakemake files in the common format
 	$(BIN)/ruff check --fix .
@@ -93,7 +93,7 @@ format: setup  ## rewrite Python and Snakemake files in the common format
 	$(BIN)/snakefmt Snakefile workflow/rules
 
 schema: setup  ## write config/schema/ and config/reference.yaml from the typed settings
-	$(BIN)/python -m gen4det.reference
+	$(BIN)/python -m gen4det.orchestration.settings_docs
 
 unlock: setup  ## after a crash or power cut: remove the lock that a run left behind
 	$(SNAKEMAKE) --unlock

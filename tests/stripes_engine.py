@@ -18,11 +18,11 @@ from typing import Literal
 
 import numpy as np
 
+from gen4det.core.provenance import seed_for
 from gen4det.data.masks import box_of_rle, mask_to_rle
 from gen4det.engines import base
 from gen4det.engines.settings import EngineSettings
-from gen4det.provenance import seed_for
-from gen4det.stages import _cli, _drawing
+from gen4det.stages import _cli, _engine
 
 SIZE = (40, 60)
 
@@ -97,7 +97,7 @@ def install() -> None:
         sys.modules[f"{package.__name__}.{name}"] = this
     known = base.known_methods
     base.known_methods = lambda: [*known(), "stripes"]
-    _drawing.Drawing.module = property(lambda self: "gen4det.engines.base")
+    _engine.Drawing.module = property(lambda self: "gen4det.engines.base")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gen4det.core.errors import InputError
 from gen4det.data.images import encode_image
 from gen4det.data.voc import CATEGORIES
-from gen4det.errors import InputError
 
 
 def refusal(call, *args, **options) -> str:

@@ -13,11 +13,11 @@ from PIL import Image
 from safetensors.torch import save_file
 from tiny_detector import tiny_dataset
 
+from gen4det.core.errors import InputError
 from gen4det.data.datasets import load_dataset
 from gen4det.data.images import ShardWriter, encode_image
 from gen4det.engines.base import Generated
-from gen4det.engines.shards import ShardInProgress
-from gen4det.errors import InputError
+from gen4det.engines.shard_writer import ShardInProgress
 from gen4det.filters.aesthetic import AestheticHead, AestheticRater, calibration, load_head, models_digest
 from gen4det.filters.clip import ImageEncoder, Preprocessing
 from gen4det.stages import calibrate, rate

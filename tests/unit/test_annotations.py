@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from scipy.ndimage import binary_fill_holes
 
+from gen4det.core.errors import InputError
 from gen4det.data.annotations import (
     area_of_rle,
     box_of_rle,
@@ -34,7 +35,6 @@ from gen4det.data.annotations import (
 from gen4det.data.images import ImageStore, encode_image
 from gen4det.data.masks import run_lengths
 from gen4det.data.validation import drop_unusable
-from gen4det.errors import InputError
 
 SQUARE = [2.0, 2.0, 10.0, 2.0, 10.0, 12.0, 2.0, 12.0]
 

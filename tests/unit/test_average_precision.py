@@ -14,7 +14,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from gen4det.errors import InputError
+from gen4det.core.errors import InputError
 from gen4det.evaluation.average_precision import average_precision
 from gen4det.evaluation.settings import METRICS, EvaluationSettings
 

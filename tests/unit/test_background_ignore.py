@@ -11,13 +11,13 @@ from mmengine.structures import InstanceData
 from tiny_detector import CATEGORIES, tiny_config, tiny_dataset
 from torch.nn import functional
 
+from gen4det.core.errors import InputError
 from gen4det.detection.datasets import DetectionDataset, Source, seed_everything
 from gen4det.detection.detectors import build_model, load_config
 from gen4det.detection.samplers import Draw
 from gen4det.detection.settings import DetectorSettings
 from gen4det.detection.synthetic_aware import flag_instances, make_aware, require_aware
 from gen4det.detection.training import initial_model
-from gen4det.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from gen4det.errors import InputError
-from gen4det.settings import Settings
+from gen4det.core.errors import InputError
+from gen4det.core.settings import Settings
 from gen4det.stages._cli import stage_parser, stage_settings
 
 
@@ -82,7 +82,7 @@ def test_success_is_silent():
 
 
 def test_user_errors_are_one_line_and_status_2():
-    result = stage("from gen4det.errors import InputError\nraise InputError('a.json: no\\nimages')")
+    result = stage("from gen4det.core.errors import InputError\nraise InputError('a.json: no\\nimages')")
     assert (result.returncode, result.stderr) == (2, "error: a.json: no images\n")
 
 
@@ -94,7 +94,7 @@ def test_full_device_is_one_line_and_status_2():
 def test_file_size_limit_is_one_line_and_leaves_nothing(tmp_path):
     result = stage(f"""
         import resource
-        from gen4det.provenance import write_json
+        from gen4det.core.provenance import write_json
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         write_json({str(tmp_path / "a.json")!r}, "x" * 5000)
     """)
@@ -112,7 +112,7 @@ def test_sigterm_ends_the_stage_and_removes_what_is_unfinished(tmp_path):
     result = stage(
         f"""
         import time
-        from gen4det.provenance import atomic_write
+        from gen4det.core.provenance import atomic_write
         with atomic_write({str(tmp_path / "a.json")!r}) as temporary:
             temporary.write_text("half")
             print("ready", flush=True)

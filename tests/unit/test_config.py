@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gen4det import reference
-from gen4det.config import Config, Project, load_project
-from gen4det.errors import InputError
-from gen4det.planning.settings import Costs
-from gen4det.settings import parse_settings
-from gen4det.yaml_files import merge, read_yaml
+from gen4det.core.errors import InputError
+from gen4det.core.settings import parse_settings
+from gen4det.core.yaml_files import merge, read_yaml
+from gen4det.orchestration import settings_docs as reference
+from gen4det.orchestration.costs.settings import Costs
+from gen4det.orchestration.project import Project, load_project
+from gen4det.orchestration.scale import Config
 
 ROOT = Path(__file__).parents[2]
 SCALES = ("config.yaml", "paper.yaml", "photographs.yaml")
@@ -310,7 +311,7 @@ def test_schemas_refuse_what_the_settings_refuse(name):
 
 def test_what_the_snakefile_imports_takes_under_a_second_and_loads_no_torch():
     code = (
-        "import sys, time; start = time.process_time(); import gen4det.workflow; "
+        "import sys, time; start = time.process_time(); import gen4det.orchestration.jobs; "
         "print(time.process_time() - start, *{'torch', 'numpy', 'transformers'} & set(sys.modules))"
     )
     runs = [

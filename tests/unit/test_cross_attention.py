@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gen4det.core.errors import InputError
 from gen4det.diffusion.cross_attention import CrossAttentionRecorder, TokenMaps
-from gen4det.errors import InputError
 from tiny_models import tiny_unet
 
 TOKENS = 77

@@ -6,10 +6,10 @@ import pickle
 import numpy as np
 import pytest
 
+from gen4det.core.errors import InputError
 from gen4det.data.annotations import write_annotations
 from gen4det.data.datasets import DatasetDescriptor, SplitDescriptor, load_dataset, write_dataset
 from gen4det.data.images import ShardWriter, encode_image
-from gen4det.errors import InputError
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import pytest
 import torch
 from tiny_detector import CATEGORIES, SIZE, tiny_dataset, tiny_synthetic
 
+from gen4det.core.errors import InputError
 from gen4det.data.images import ImageStore, encode_image
 from gen4det.data.shards import load_synthetic
 from gen4det.detection.datasets import DetectionDataset, Source
 from gen4det.detection.samplers import Draw
-from gen4det.errors import InputError
 
 PIPELINE = [
     dict(type="LoadStoredImage"),

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from tiny_detector import CATEGORIES, SIZE, tiny_config, tiny_dataset
 
+from gen4det.core.errors import InputError
 from gen4det.data.annotations import rle_to_mask
 from gen4det.detection.detectors import (
     build_model,
@@ -22,7 +23,6 @@ from gen4det.detection.inference import predict
 from gen4det.detection.settings import DetectorSettings
 from gen4det.detection.training import initial_model
 from gen4det.detection.weights import load_detector, save_weights
-from gen4det.errors import InputError
 
 CONFIGS = Path(__file__).parents[2] / "config" / "detectors"
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from gen4det.core.errors import InputError
 from gen4det.detection.losses import Losses
-from gen4det.errors import InputError
 
 
 def filled(count: int, start: int = 0, losses: Losses | None = None) -> Losses:

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import PACKAGE_ROOT
 from gen4det.data.datasets import load_dataset
 from gen4det.data.images import ShardWriter, encode_image
 from gen4det.data.masks import mask_to_rle
-from gen4det.errors import InputError
 from gen4det.evaluation.average_precision import average_precision
-from gen4det.provenance import PACKAGE_ROOT
 from gen4det.stages import evaluate
 
 REPOSITORY = PACKAGE_ROOT.parent

@@ -8,10 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from gen4det.core.errors import InputError
 from gen4det.data.images import ShardWriter, encode_image
 from gen4det.data.masks import mask_to_rle
-from gen4det.errors import InputError
-from gen4det.evaluation.drawing import draw_instances, show_image
 from gen4det.evaluation.figures import study_figure
 from gen4det.evaluation.gallery import (
     choose_kept,
@@ -21,6 +20,7 @@ from gen4det.evaluation.gallery import (
     read_synthetic,
     reason_counts,
 )
+from gen4det.evaluation.pictures import draw_instances, show_image
 from gen4det.evaluation.plotting import save_figure, style
 from gen4det.evaluation.settings import METRICS
 from gen4det.evaluation.study_settings import GallerySettings, StudySettings

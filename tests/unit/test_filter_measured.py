@@ -8,10 +8,10 @@ import pytest
 from test_filter_stage import write_shards, write_toy_dataset
 from tiny_detector import tiny_config, tiny_dataset
 
+from gen4det.core.errors import InputError
 from gen4det.data.datasets import load_dataset
 from gen4det.data.shards import load_shard, shard_identity
 from gen4det.detection.settings import DetectorSettings
-from gen4det.errors import InputError
 from gen4det.filters.agreement import compact
 from gen4det.filters.settings import FilterSettings
 from gen4det.stages import detect, filter_page

@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import write_json
 from gen4det.data.annotations import category_counts, load_annotations, merge_annotations
 from gen4det.data.datasets import DatasetDescriptor, load_dataset, write_dataset
 from gen4det.data.images import ShardWriter, encode_image
 from gen4det.data.masks import area_of_rle, box_of_rle, mask_to_rle, polygons_to_rle, rle_to_mask
 from gen4det.data.shards import load_synthetic
 from gen4det.engines.base import Generated, Instance
-from gen4det.engines.shards import IMAGE_DROPPED, ShardInProgress
-from gen4det.errors import InputError
+from gen4det.engines.shard_writer import IMAGE_DROPPED, ShardInProgress
 from gen4det.filters.geometry import failed_filter
 from gen4det.filters.selection import Selection, kept_fractions, synthetic_set
 from gen4det.filters.settings import FilterSettings
 from gen4det.filters.verdicts import split_labels
-from gen4det.provenance import write_json
 from gen4det.stages import filter as stage
 
 SIZE = (48, 64)

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gen4det.core.errors import InputError
+from gen4det.core.yaml_files import merge
 from gen4det.data.datasets import load_dataset
 from gen4det.data.images import ImageStore
 from gen4det.diffusion.grounded_inpainting import latent_mask
 from gen4det.diffusion.settings import FoundationSettings
-from gen4det.engine_variants import load_engines, read_variants
 from gen4det.engines.base import engine_settings, load_engine
 from gen4det.engines.gen2det.compositing import paint_weights, resized
 from gen4det.engines.gen2det.engine import Painter, labels, painted_boxes
-from gen4det.engines.shards import ShardInProgress
-from gen4det.errors import InputError
-from gen4det.yaml_files import merge
+from gen4det.engines.shard_writer import ShardInProgress
+from gen4det.orchestration.variants import load_engines, read_variants
 
 TINY = {
     "size": {"height": 64, "width": 64},

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from gen4det.config import Training, load_project
+from gen4det.core.yaml_files import read_yaml
 from gen4det.data.source_settings import SubsetDataset
-from gen4det.yaml_files import read_yaml
+from gen4det.orchestration.project import load_project
+from gen4det.orchestration.studies import Training
 
 ROOT = Path(__file__).parents[2]
 SCALES = ("config.yaml", "paper.yaml")

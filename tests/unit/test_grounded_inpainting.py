@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from gen4det.core.errors import InputError
 from gen4det.diffusion import grounded_inpainting as ours
 from gen4det.diffusion.grounded_inpainting import (
     MAX_BOXES,
@@ -27,7 +28,6 @@ from gen4det.diffusion.pipelines import check_grounded, load_grounded_inpainting
 from gen4det.diffusion.schedulers import SAMPLERS, make_scheduler
 from gen4det.diffusion.settings import ModelSource
 from gen4det.diffusion.text import TextStates
-from gen4det.errors import InputError
 from tiny_models import tiny_grounded_pipeline
 
 SIZE = (64, 64)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gen4det.core.errors import InputError
 from gen4det.data.images import OPEN_ARCHIVES, ImageStore, ShardWriter, encode_image, image_name
-from gen4det.errors import InputError
 
 
 def picture(seed: int, height: int = 24, width: int = 32) -> np.ndarray:

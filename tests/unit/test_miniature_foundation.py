@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from transformers import CLIPModel, CLIPTokenizer
 
-from gen4det.errors import InputError
+from gen4det.core.errors import InputError
 from gen4det.miniature.autoencoder import new_autoencoder, normalise_latents, to_tensor
 from gen4det.miniature.clip import train_clip
 from gen4det.miniature.corpus import build_corpus

@@ -8,6 +8,7 @@ import pytest
 from lvis import LVIS
 from pycocotools.coco import COCO
 
+from gen4det.core.provenance import file_hash
 from gen4det.data.annotations import rle_to_mask
 from gen4det.data.datasets import load_dataset
 from gen4det.miniature.categories import CATEGORIES
@@ -16,7 +17,6 @@ from gen4det.miniature.datasets import _long_tailed_layout, render_dataset
 from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.renderer import MIN_VISIBLE, render_scene
 from gen4det.miniature.settings import MiniatureDataset
-from gen4det.provenance import file_hash
 
 
 @pytest.fixture(scope="module")

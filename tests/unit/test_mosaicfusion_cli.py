@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gen4det.core.provenance import write_json
 from gen4det.data.annotations import load_annotations
 from gen4det.data.datasets import DatasetDescriptor, write_dataset
 from gen4det.data.images import ImageStore, ShardWriter, encode_image
 from gen4det.data.manifests import read_manifest
 from gen4det.data.masks import area_of_rle, box_of_rle
 from gen4det.data.shards import load_synthetic
-from gen4det.provenance import write_json
 from gen4det.stages import filter as filter_stage
 from gen4det.stages import generate, plan
 

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
+from gen4det.core.errors import InputError
+from gen4det.core.yaml_files import merge, read_yaml
 from gen4det.data.datasets import load_dataset
 from gen4det.data.masks import area_of_rle, box_of_rle, rle_to_mask
 from gen4det.diffusion.settings import FoundationSettings
 from gen4det.engines.base import engine_module, engine_settings, known_methods, load_engine
 from gen4det.engines.mosaicfusion.settings import Settings
-from gen4det.errors import InputError
-from gen4det.yaml_files import merge, read_yaml
 
 TINY = {
     "images_per_category": 3,

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gen4det.core.errors import InputError
+from gen4det.core.settings import parse_settings
 from gen4det.engines.mosaicfusion.geometry import Box, Layout, draw_layout
 from gen4det.engines.mosaicfusion.plan import draw_canvases
 from gen4det.engines.mosaicfusion.settings import Settings
-from gen4det.errors import InputError
-from gen4det.settings import parse_settings
 
 DRAWS = 10_000
 

@@ -5,9 +5,9 @@ from collections import Counter, defaultdict
 
 import pytest
 
+from gen4det.core.errors import InputError
 from gen4det.engines.mosaicfusion.plan import draw_canvases, plan_manifest
 from gen4det.engines.mosaicfusion.settings import Settings
-from gen4det.errors import InputError
 from tiny_models import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()

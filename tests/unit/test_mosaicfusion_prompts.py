@@ -8,9 +8,9 @@ import logging
 
 import pytest
 
+from gen4det.core.errors import InputError
 from gen4det.engines.mosaicfusion.prompts import category_prompt
 from gen4det.engines.mosaicfusion.settings import Settings
-from gen4det.errors import InputError
 from tiny_models import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gen4det.core.provenance import import_closure
 from gen4det.engines.base import engine_module, known_methods
-from gen4det.provenance import import_closure
-from gen4det.why import source
+from gen4det.orchestration.why import source
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

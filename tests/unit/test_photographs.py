@@ -11,12 +11,12 @@ import pytest
 from lvis import LVIS
 from PIL import Image
 
+from gen4det.core.errors import InputError
 from gen4det.data.annotations import load_annotations, validate_annotations, write_annotations
 from gen4det.data.datasets import load_dataset
 from gen4det.data.images import ImageStore, encode_image, image_name
 from gen4det.data.photographs import register_photographs
 from gen4det.data.source_settings import PhotographsDataset
-from gen4det.errors import InputError
 
 
 def write_split(folder, split: str, count: int, first: int = 0) -> None:

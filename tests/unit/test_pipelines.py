@@ -7,11 +7,11 @@ import pytest
 import torch
 from diffusers import LMSDiscreteScheduler, PNDMScheduler
 
+from gen4det.core.errors import InputError
 from gen4det.diffusion.pipelines import latent_cell, load_text_to_image, load_tokenizer, set_precision
 from gen4det.diffusion.schedulers import SAMPLERS, make_scheduler
 from gen4det.diffusion.settings import DenoisingSettings, ModelSource
 from gen4det.diffusion.text import TextStates
-from gen4det.errors import InputError
 from tiny_models import tiny_pipeline
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from gen4det.config import load_project
-from gen4det.requests import RESUMABLE
-from gen4det.workflow import Jobs
-from gen4det.yaml_files import read_yaml
+from gen4det.core.yaml_files import read_yaml
+from gen4det.orchestration.jobs import Jobs
+from gen4det.orchestration.needs import RESUMABLE
+from gen4det.orchestration.project import load_project
 
 ROOT = Path(__file__).parents[2]
 SLURM = read_yaml(ROOT / "slurm/profile.yaml")
@@ -126,7 +126,7 @@ def test_every_key_of_the_profile_has_its_reason():
 
 
 def test_drivers_name_their_jobs_so_that_they_are_found():
-    from gen4det.cluster import PREFIX
+    from gen4det.orchestration.slurm import PREFIX
 
     assert f"{SLURM['slurm-jobname-prefix']}_" == PREFIX
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gen4det.provenance import PACKAGE_ROOT
+from gen4det.core.provenance import PACKAGE_ROOT
 
 TESTS = Path(__file__).parents[1]
 PROMISES = {

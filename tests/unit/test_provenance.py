@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gen4det import provenance
-from gen4det.errors import InputError
-from gen4det.provenance import (
+from gen4det.core import provenance
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import (
     RunRecord,
     atomic_write,
     code_hash,
@@ -198,7 +198,7 @@ def test_equal_values_give_equal_bytes(tmp_path):
 
 def test_every_result_has_a_pedigree(tmp_path):
     (tmp_path / "in.txt").write_text("abc")
-    code = ("gen4det.errors",)
+    code = ("gen4det.core.errors",)
     with RunRecord(
         tmp_path / "metrics.json",
         settings={"lr": 0.1},
@@ -211,7 +211,7 @@ def test_every_result_has_a_pedigree(tmp_path):
     facts = json.loads((tmp_path / "metrics.json.record.json").read_text())
     assert facts["settings"] == {"lr": 0.1}
     assert facts["seeds"] == {"run": 3}
-    assert facts["code"] == {"modules": ["gen4det.errors"], "hash": code_hash("gen4det.errors")}
+    assert facts["code"] == {"modules": ["gen4det.core.errors"], "hash": code_hash("gen4det.core.errors")}
     assert facts["inputs"] == {str(tmp_path / "in.txt"): file_hash(tmp_path / "in.txt")}
     assert facts["images"] == 7
     assert facts["packages"]["numpy"]
@@ -219,6 +219,6 @@ def test_every_result_has_a_pedigree(tmp_path):
 
 
 def test_failed_run_leaves_no_record(tmp_path):
-    with pytest.raises(RuntimeError), RunRecord(tmp_path / "a", settings={}, code=("gen4det.errors",)):
+    with pytest.raises(RuntimeError), RunRecord(tmp_path / "a", settings={}, code=("gen4det.core.errors",)):
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from test_planning import COSTS, costs
+from test_costs import COSTS, costs
 from torch.utils.flop_counter import FlopCounterMode
 
 import real_architectures as real
+from gen4det.core.yaml_files import read_yaml
 from gen4det.diffusion.cross_attention import CrossAttentionRecorder, TokenMaps
 from gen4det.diffusion.grounded_inpainting import MAX_BOXES, guided_noise
-from gen4det.yaml_files import read_yaml
 
 TEXT_TO_IMAGE = ["stable-diffusion-1-4", "stable-diffusion-2-0-base"]
 GROUNDED = "gligen-1-4-inpainting"

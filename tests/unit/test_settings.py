@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field, field_validator
 
-from gen4det.errors import InputError
-from gen4det.settings import Settings, parse_settings, suggest
+from gen4det.core.errors import InputError
+from gen4det.core.settings import Settings, parse_settings, suggest
 
 
 class Cat(Settings):

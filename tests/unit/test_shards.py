@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 import stripes_engine
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import write_json
 from gen4det.data import manifests, shards
 from gen4det.data.datasets import DatasetDescriptor, write_dataset
 from gen4det.data.images import ImageStore, ShardWriter, encode_image
 from gen4det.engines.base import Generated, Instance
-from gen4det.engines.shards import IMAGE_DROPPED, ShardInProgress
-from gen4det.errors import InputError
-from gen4det.provenance import write_json
+from gen4det.engines.shard_writer import IMAGE_DROPPED, ShardInProgress
 
 SETTINGS = {"engine": {"method": "stripes"}, "foundation": {}, "run_seed": 3}
 NAMES = ("cup", "fish", "key", "mushroom", "boat")

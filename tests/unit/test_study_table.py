@@ -7,7 +7,8 @@ import statistics
 
 import pytest
 
-from gen4det.errors import InputError
+from gen4det.core.errors import InputError
+from gen4det.core.settings import parse_settings
 from gen4det.evaluation.settings import METRICS
 from gen4det.evaluation.study_settings import StudySettings
 from gen4det.evaluation.study_table import (
@@ -18,7 +19,6 @@ from gen4det.evaluation.study_table import (
     to_csv,
 )
 from gen4det.evaluation.table_text import to_latex, to_markdown
-from gen4det.settings import parse_settings
 from gen4det.stages import plot
 
 SETTINGS = {

@@ -7,13 +7,13 @@ import sys
 import pytest
 from tiny_detector import tiny_dataset
 
+from gen4det.core.errors import InputError
 from gen4det.data.annotations import category_counts
 from gen4det.data.datasets import load_dataset
 from gen4det.data.source_settings import SubsetDataset
 from gen4det.data.subsets import restrict, write_subset
 from gen4det.engines.gen2det.plan import plan_manifest
 from gen4det.engines.gen2det.settings import Settings
-from gen4det.errors import InputError
 
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0)
 

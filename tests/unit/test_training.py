@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_detector import tiny_config, tiny_dataset, tiny_synthetic
 
+from gen4det.core.errors import InputError
 from gen4det.data.datasets import load_dataset
 from gen4det.detection import loop
 from gen4det.detection.datasets import DetectionDataset
 from gen4det.detection.settings import DetectorSettings, TrainSettings
 from gen4det.detection.training import batch_sampler, load_sources, train
-from gen4det.errors import InputError
 
 
 class StopAfter:

@@ -4,8 +4,8 @@ import json
 import os
 from types import SimpleNamespace
 
-from gen4det.records import differences, parameter_of, parameters
-from gen4det.why import changed, newer_modules, some, source
+from gen4det.orchestration.snakemake_metadata import differences, parameter_of, parameters
+from gen4det.orchestration.why import changed, newer_modules, some, source
 
 
 def job(tmp_path, stage="plot") -> SimpleNamespace:

@@ -14,24 +14,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from gen4det.config import load_project
+from gen4det.core.errors import InputError
+from gen4det.core.yaml_files import read_yaml
 from gen4det.data.download_settings import DownloadDataset, DownloadModel, ModelDownloads
-from gen4det.errors import InputError
-from gen4det.file_hashes import FULLY_HASHED, config_files, folder_hash, model_hashes, sampled_hash
 from gen4det.filters.settings import FilterSettings
-from gen4det.messages import NOTE, explain_failures, explain_locks, note_run
-from gen4det.model_downloads import Downloads
-from gen4det.workflow import (
-    Jobs,
-    device,
-    helpers,
-    loaders,
-    model_option,
-    one_of,
-    shell_prefix,
-    time_budget,
-)
-from gen4det.yaml_files import read_yaml
+from gen4det.orchestration.commands import device, helpers, loaders, model_option, shell_prefix, time_budget
+from gen4det.orchestration.downloads import Downloads
+from gen4det.orchestration.hashes import FULLY_HASHED, config_files, folder_hash, model_hashes, sampled_hash
+from gen4det.orchestration.jobs import Jobs, one_of
+from gen4det.orchestration.messages import NOTE, explain_failures, explain_locks, note_run
+from gen4det.orchestration.project import load_project
 
 ROOT = Path(__file__).parents[2]
 WORDS = {"dataset": "lvis", "detector": "mask-rcnn", "engine": "mosaicfusion", "study": "lvis_rare"}
@@ -163,7 +155,7 @@ def test_what_follows_the_machine():
 
 
 def test_code_of_a_stage_is_what_it_runs():
-    from gen4det.provenance import import_closure
+    from gen4det.core.provenance import import_closure
 
     def rooms(*modules):
         return {name.split(".")[1] for name in import_closure(*modules) if "." in name}

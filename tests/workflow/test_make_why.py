@@ -15,7 +15,15 @@ TABLE = "results/test/tables/lvis_rare.csv"
 def why(checkout, *targets: str) -> dict[str, list[str]]:
     """Reasons by result."""
     done = subprocess.run(
-        [sys.executable, "-m", "gen4det.why", "--configfile", "config/test.yaml", "--", *targets],
+        [
+            sys.executable,
+            "-m",
+            "gen4det.orchestration.why",
+            "--configfile",
+            "config/test.yaml",
+            "--",
+            *targets,
+        ],
         cwd=checkout.folder,
         env=checkout.environment() | {"PYTHONPATH": str(checkout / "workflow")},
         capture_output=True,

@@ -33,7 +33,7 @@ import numpy as np
 
 from gen4det.data.masks import box_of_rle, mask_to_rle
 from gen4det.engines import base
-from gen4det.provenance import seed_for
+from gen4det.core.provenance import seed_for
 
 
 class Engine(base.Engine):

@@ -6,18 +6,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir, "workflow")))
 
-from gen4det.cluster import (
-    discard_kept_batches,
-    end_jobs_left_behind,
-    shares_allocation,
-)
-from gen4det.config import load_project
-from gen4det.errors import InputError
-from gen4det.messages import explain_failures, explain_locks, note_run
-from gen4det.records import adopt_results
-from gen4det.requests import launcher
-from gen4det.workflow import (
-    Jobs,
+from gen4det.core.errors import InputError
+from gen4det.orchestration.commands import (
     device,
     helpers,
     keep_batches,
@@ -26,6 +16,16 @@ from gen4det.workflow import (
     shell_prefix,
     time_budget,
 )
+from gen4det.orchestration.jobs import Jobs
+from gen4det.orchestration.messages import explain_failures, explain_locks, note_run
+from gen4det.orchestration.needs import launcher
+from gen4det.orchestration.project import load_project
+from gen4det.orchestration.slurm import (
+    discard_kept_batches,
+    end_jobs_left_behind,
+    shares_allocation,
+)
+from gen4det.orchestration.snakemake_metadata import adopt_results
 
 # A scale file given on the command line replaces the default: merging them key by key would mix two scales.
 if not workflow.overwrite_configfiles:

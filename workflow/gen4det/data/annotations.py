@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import write_json
 from gen4det.data.images import image_name
 from gen4det.data.masks import (
     area_of_rle,
@@ -16,8 +18,6 @@ from gen4det.data.masks import (
     segmentation_to_rle,
 )
 from gen4det.data.validation import validate_annotations
-from gen4det.errors import InputError
-from gen4det.provenance import write_json
 
 __all__ = [
     "area_of_rle", "box_of_rle", "category_counts", "frequency_groups", "image_name", "index_annotations",

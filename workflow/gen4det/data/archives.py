@@ -7,10 +7,10 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+from gen4det.core.errors import InputError
+from gen4det.core.progress import progress
+from gen4det.core.provenance import atomic_write
 from gen4det.data.download import require_space
-from gen4det.data.progress import progress
-from gen4det.errors import InputError
-from gen4det.provenance import atomic_write
 
 
 class DamagedArchive(InputError):

@@ -6,11 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import content_hash, file_hash, write_json
+from gen4det.core.settings import Settings, parse_settings
 from gen4det.data.annotations import load_annotations
 from gen4det.data.images import ImageStore
-from gen4det.errors import InputError
-from gen4det.provenance import content_hash, file_hash, write_json
-from gen4det.settings import Settings, parse_settings
 
 Format = Literal["lvis", "coco"]
 

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from gen4det.data.progress import transfer_bar
-from gen4det.errors import InputError
-from gen4det.provenance import file_hash, write_json
+from gen4det.core.errors import InputError
+from gen4det.core.progress import transfer_bar
+from gen4det.core.provenance import file_hash, write_json
 
 log = logging.getLogger(__name__)
 

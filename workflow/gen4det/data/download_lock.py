@@ -7,8 +7,8 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from gen4det.errors import InputError
-from gen4det.provenance import write_json
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import write_json
 
 log = logging.getLogger(__name__)
 

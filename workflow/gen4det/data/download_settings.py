@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from gen4det.settings import Settings
+from gen4det.core.settings import Settings
 
 REGISTRY = "resources/data_registry.yaml"
 FOLDER = "results/downloads"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from gen4det.core.errors import InputError
 from gen4det.data.download import fetch_json
-from gen4det.errors import InputError
 
 SAFE_PATH = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*")
 COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image, ImageOps
 
-from gen4det.errors import InputError
-from gen4det.provenance import atomic_write
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import atomic_write
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 JPEG_QUALITY = 95

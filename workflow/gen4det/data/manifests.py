@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from gen4det.errors import InputError
-from gen4det.provenance import atomic_write
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import atomic_write
 
 
 def write_manifest(path: str | Path, rows: list[dict]) -> None:

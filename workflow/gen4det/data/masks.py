@@ -3,7 +3,7 @@
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from gen4det.errors import InputError
+from gen4det.core.errors import InputError
 
 
 def mask_to_rle(mask: np.ndarray) -> dict:

@@ -4,8 +4,8 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from gen4det.core.errors import InputError
 from gen4det.data.registry import RegisteredFile, RegisteredSplit
-from gen4det.errors import InputError
 
 log = logging.getLogger(__name__)
 

@@ -3,13 +3,13 @@
 import logging
 from pathlib import Path
 
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import file_hash
+from gen4det.core.settings import suggest
 from gen4det.data.download import fetch, partial, probe, require_space
 from gen4det.data.download_lock import exclusive, record, recorded
 from gen4det.data.hub import HubFile, file_url, list_files
 from gen4det.data.registry import MODELS, RegisteredModel, RegisteredWeights, load_registry
-from gen4det.errors import InputError
-from gen4det.provenance import file_hash
-from gen4det.settings import suggest
 
 log = logging.getLogger(__name__)
 

@@ -4,6 +4,8 @@ import hashlib
 import logging
 from pathlib import Path
 
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import content_hash
 from gen4det.data.annotations import (
     category_counts,
     frequency_groups,
@@ -16,8 +18,6 @@ from gen4det.data.images import ImageStore, image_name
 from gen4det.data.masks import area_of_rle, segmentation_to_rle
 from gen4det.data.source_settings import PhotographsDataset
 from gen4det.data.validation import check_images, validate_annotations
-from gen4det.errors import InputError
-from gen4det.provenance import content_hash
 
 log = logging.getLogger(__name__)
 

@@ -4,6 +4,9 @@ import logging
 import os
 from pathlib import Path
 
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import file_hash
+from gen4det.core.settings import suggest
 from gen4det.data.annotations import load_annotations, write_annotations
 from gen4det.data.archives import DamagedArchive, unpack
 from gen4det.data.datasets import DatasetDescriptor, SplitDescriptor, write_dataset
@@ -16,9 +19,6 @@ from gen4det.data.photographs import complete_splits, summary
 from gen4det.data.registry import RegisteredDataset, RegisteredFile, Registry, load_registry
 from gen4det.data.validation import drop_unusable, validate_annotations
 from gen4det.data.voc import voc_annotations
-from gen4det.errors import InputError
-from gen4det.provenance import file_hash
-from gen4det.settings import suggest
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from urllib.parse import unquote
 
 from pydantic import Field
 
-from gen4det.errors import InputError
-from gen4det.settings import Settings, parse_settings, suggest
-from gen4det.yaml_files import read_yaml
+from gen4det.core.errors import InputError
+from gen4det.core.settings import Settings, parse_settings, suggest
+from gen4det.core.yaml_files import read_yaml
 
 RelativePath = Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$")]
 """Names joined by slashes; none starts with a dot."""

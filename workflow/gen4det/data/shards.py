@@ -10,10 +10,10 @@ import os
 import zipfile
 from pathlib import Path
 
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import content_hash
 from gen4det.data.annotations import load_annotations
 from gen4det.data.images import ImageStore, image_name
-from gen4det.errors import InputError
-from gen4det.provenance import content_hash
 
 
 def archive_digest(path: str | Path) -> str:

@@ -7,10 +7,10 @@ training image.
 import os
 from pathlib import Path
 
+from gen4det.core.provenance import seed_for
 from gen4det.data.annotations import category_counts, write_annotations
 from gen4det.data.datasets import DatasetDescriptor, Split, SplitDescriptor, load_dataset, write_dataset
 from gen4det.data.source_settings import SubsetDataset
-from gen4det.provenance import seed_for
 
 
 def write_subset(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from gen4det.core.errors import InputError
+from gen4det.core.progress import progress
 from gen4det.data.images import ImageStore, image_name
 from gen4det.data.masks import run_lengths
-from gen4det.data.progress import progress
-from gen4det.errors import InputError
 
 TOLERANCE = 1.0
 """Pixels by which boxes and polygons may exceed their image. Real files do, by rounding: annotation tools

@@ -3,8 +3,8 @@
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from gen4det.data.progress import progress
-from gen4det.errors import InputError
+from gen4det.core.errors import InputError
+from gen4det.core.progress import progress
 
 CATEGORIES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from gen4det.errors import InputError
-from gen4det.provenance import atomic_write, write_json
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import atomic_write, write_json
 
 FRUITLESS_ATTEMPTS = 2
 """Attempts that may begin at the same iteration; the next one is refused."""

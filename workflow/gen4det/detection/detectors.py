@@ -15,8 +15,8 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from torch import nn
 
+from gen4det.core.errors import InputError
 from gen4det.detection import mmcv_ext
-from gen4det.errors import InputError
 
 mmcv_ext.install()  # before anything imports mmcv.ops
 with contextlib.redirect_stdout(io.StringIO()):  # mmdet prints which optional parts it lacks

@@ -18,11 +18,11 @@ from mmengine.runner import BaseLoop, Runner
 from torch import distributed, nn
 from torch.utils.data import DataLoader
 
-from gen4det.data.progress import progress
+from gen4det.core.progress import progress
+from gen4det.core.provenance import seed_for
 from gen4det.detection.checkpoints import WorkFolder
 from gen4det.detection.datasets import seed_everything
 from gen4det.detection.losses import Losses
-from gen4det.provenance import seed_for
 
 SAVE_SECONDS = 20.0
 """Least time between two checkpoints."""

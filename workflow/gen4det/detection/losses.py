@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from gen4det.errors import InputError
-from gen4det.provenance import atomic_write
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import atomic_write
 
 ROWS = 500
 """Rows of the table, at most about; each is the mean over equally many iterations."""

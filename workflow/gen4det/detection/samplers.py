@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
-from gen4det.provenance import seed_for
+from gen4det.core.provenance import seed_for
 
 _CHOICES = 4096  # draws of "which pool" that are made at once
 

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from gen4det.settings import Settings
+from gen4det.core.settings import Settings
 
 
 class DetectorSettings(Settings):

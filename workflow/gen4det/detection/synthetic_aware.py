@@ -22,7 +22,7 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 from torch import nn
 
-from gen4det.errors import InputError
+from gen4det.core.errors import InputError
 
 ROI_HEADS = {
     "StandardRoIHead": "SyntheticAwareStandardRoIHead",

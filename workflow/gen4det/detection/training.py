@@ -15,6 +15,8 @@ from mmengine.dataset import pseudo_collate
 from torch import distributed, nn
 from torch.utils.data import DataLoader
 
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import seed_for
 from gen4det.data.datasets import Dataset, Split
 from gen4det.data.shards import load_synthetic
 from gen4det.detection.checkpoints import WorkFolder
@@ -25,8 +27,6 @@ from gen4det.detection.samplers import BatchSampler, Pool, repeat_factors
 from gen4det.detection.settings import DetectorSettings, TrainSettings
 from gen4det.detection.synthetic_aware import make_aware, require_aware
 from gen4det.detection.weights import save_weights
-from gen4det.errors import InputError
-from gen4det.provenance import seed_for
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import atomic_write
 from gen4det.detection.detectors import build_model, from_json, limit_detections, to_json
-from gen4det.errors import InputError
-from gen4det.provenance import atomic_write
 
 _KEY = "gen4det.detector"
 

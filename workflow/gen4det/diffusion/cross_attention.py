@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 
-from gen4det.errors import InputError
+from gen4det.core.errors import InputError
 
 
 class TokenMaps:

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from diffusers import SchedulerMixin, UNet2DConditionModel
 
+from gen4det.core.errors import InputError
 from gen4det.diffusion.noise import draw_noise
 from gen4det.diffusion.schedulers import step_options
-from gen4det.errors import InputError
 
 MAX_BOXES = 30
 """Boxes of an image that the weights were trained with; fewer are filled up with null boxes."""

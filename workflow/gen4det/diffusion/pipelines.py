@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from transformers import CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from gen4det.core.errors import InputError
 from gen4det.diffusion.settings import DenoisingSettings, ModelSource
-from gen4det.errors import InputError
 
 T = TypeVar("T")
 

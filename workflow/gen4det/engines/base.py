@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from gen4det.core.errors import InputError
+from gen4det.core.settings import parse_settings
 from gen4det.diffusion.settings import FoundationSettings
 from gen4det.engines.settings import EngineSettings
-from gen4det.errors import InputError
-from gen4det.settings import parse_settings
 
 if TYPE_CHECKING:
     import numpy as np

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from gen4det.settings import Settings
+from gen4det.core.settings import Settings
 
 
 class EngineSettings(Settings):

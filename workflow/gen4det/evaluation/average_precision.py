@@ -19,8 +19,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
+from gen4det.core.errors import InputError
 from gen4det.data.masks import area_of_rle, segmentation_to_rle
-from gen4det.errors import InputError
 from gen4det.evaluation.settings import METRICS, EvaluationSettings, Kind
 
 MAX_DETECTIONS = {"coco": 100, "lvis": 300}

@@ -10,9 +10,9 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import seed_for
 from gen4det.data.images import image_name
-from gen4det.errors import InputError
-from gen4det.evaluation.drawing import draw_instances, show_image
 from gen4det.evaluation.gallery import (
     GeneratedSet,
     choose_rejected,
@@ -21,8 +21,8 @@ from gen4det.evaluation.gallery import (
     size_of,
     write_below,
 )
+from gen4det.evaluation.pictures import draw_instances, show_image
 from gen4det.evaluation.plotting import GREY, PAGE_WIDTH, PALETTE, style
-from gen4det.provenance import seed_for
 
 IMAGES, COLUMNS = 12, 4
 KEPT_COLOUR = PALETTE[3]

@@ -12,12 +12,12 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import seed_for
 from gen4det.data.images import ImageStore, image_name
-from gen4det.errors import InputError
-from gen4det.evaluation.drawing import draw_instances, show_image
+from gen4det.evaluation.pictures import draw_instances, show_image
 from gen4det.evaluation.plotting import PAGE_WIDTH, style
 from gen4det.evaluation.study_settings import GallerySettings
-from gen4det.provenance import seed_for
 
 REASON_LINES = 5
 """Lines of text below an image with rejected labels."""

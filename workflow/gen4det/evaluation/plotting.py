@@ -9,8 +9,8 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from gen4det.errors import InputError
-from gen4det.provenance import atomic_write
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import atomic_write
 
 COLUMN_WIDTH = 3.35
 PAGE_WIDTH = 7.0

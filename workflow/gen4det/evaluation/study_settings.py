@@ -5,8 +5,8 @@ They stand apart from the settings of the measurements, so that a new label eval
 
 from pydantic import Field, model_validator
 
+from gen4det.core.settings import Settings
 from gen4det.evaluation.settings import METRICS
-from gen4det.settings import Settings
 
 
 class ArmLabel(Settings):

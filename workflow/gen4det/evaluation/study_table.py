@@ -11,7 +11,7 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from gen4det.errors import InputError
+from gen4det.core.errors import InputError
 from gen4det.evaluation.study_settings import StudySettings
 
 Metrics = dict[str, dict[int, dict]]

@@ -18,11 +18,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from gen4det.core.errors import InputError
+from gen4det.core.progress import progress
+from gen4det.core.provenance import content_hash, file_hash
 from gen4det.data.images import ImageStore, image_name
-from gen4det.data.progress import progress
-from gen4det.errors import InputError
 from gen4det.filters.clip import CONFIG, PREPROCESSING, ImageEncoder
-from gen4det.provenance import content_hash, file_hash
 
 WEIGHTS = "model.safetensors"
 

@@ -16,7 +16,7 @@ from transformers import CLIPVisionModelWithProjection
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
-from gen4det.errors import InputError
+from gen4det.core.errors import InputError
 
 CONFIG, PREPROCESSING = "config.json", "preprocessor_config.json"
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gen4det.core.errors import InputError
 from gen4det.data.shards import shard_identity
-from gen4det.errors import InputError
 from gen4det.filters.agreement import disagreements
 from gen4det.filters.settings import AestheticSettings, AgreementSettings
 

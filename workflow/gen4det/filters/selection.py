@@ -5,10 +5,10 @@ import io
 from collections import Counter
 from dataclasses import dataclass
 
+from gen4det.core.errors import InputError
 from gen4det.data.annotations import category_counts, frequency_groups
 from gen4det.data.datasets import Format
 from gen4det.data.masks import area_of_rle, box_of_rle, polygons_to_rle, rle_to_polygons
-from gen4det.errors import InputError
 from gen4det.filters.measurements import Measurements
 from gen4det.filters.settings import FilterSettings
 from gen4det.filters.verdicts import UNUSED, split_labels

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gen4det.settings import Settings
+from gen4det.core.settings import Settings
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 

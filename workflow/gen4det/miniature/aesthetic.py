@@ -15,14 +15,14 @@ from safetensors.torch import save_file
 from scipy.stats import mannwhitneyu, spearmanr
 from torch import nn
 
-from gen4det.data.progress import progress
+from gen4det.core.progress import progress
+from gen4det.core.provenance import atomic_write, content_hash, seed_for, write_json
 from gen4det.miniature.categories import CATEGORIES
 from gen4det.miniature.corpus import corpus_item
 from gen4det.miniature.degradation import KINDS, degrade
 from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.renderer import Scene, render_scene
 from gen4det.miniature.training import train
-from gen4det.provenance import atomic_write, content_hash, seed_for, write_json
 
 SCENE_SIZE, OBJECT_SIZE = 128, (18.0, 58.0)  # as in the detection data
 PORTRAIT_SHARE = 0.2

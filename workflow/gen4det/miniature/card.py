@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from gen4det.core.provenance import atomic_write
 from gen4det.miniature.foundation_settings import FoundationTraining
-from gen4det.provenance import atomic_write
 
 
 def write_card(path: Path, settings: FoundationTraining, judgement: dict, records: dict[str, dict]) -> None:

@@ -16,13 +16,13 @@ import torch
 from PIL import Image
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig
 
-from gen4det.data.progress import progress
+from gen4det.core.progress import progress
+from gen4det.core.provenance import atomic_write
 from gen4det.miniature.aesthetic import BEST, draw_pair
 from gen4det.miniature.autoencoder import to_tensor
 from gen4det.miniature.diffusion import tokenize
 from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.training import train
-from gen4det.provenance import atomic_write
 
 BATCH = 64
 PAIRS, KNOWN = 24, 32  # pictures of a step of the second lesson

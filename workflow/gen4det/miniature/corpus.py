@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from gen4det.core.provenance import atomic_write, seed_for
 from gen4det.miniature.categories import CATEGORIES, Category
 from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.renderer import Scene, Variation, render_scene
-from gen4det.provenance import atomic_write, seed_for
 
 SINGLE_SHARE, DRAWING_SHARE = 0.88, 0.04
 PORTRAIT = Variation(position=0.4, rotation=0.5, any_colour=0.04)

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from gen4det.core.provenance import seed_for
 from gen4det.data.annotations import category_counts, mask_to_rle, validate_annotations, write_annotations
 from gen4det.data.datasets import DatasetDescriptor, SplitDescriptor, write_dataset
 from gen4det.data.images import ImageStore, ShardWriter, encode_image
 from gen4det.miniature.categories import CATEGORIES, Category
 from gen4det.miniature.renderer import Scene, render_scene
 from gen4det.miniature.settings import MiniatureDataset
-from gen4det.provenance import seed_for
 
 FULL_TRAIN_IMAGES = 600  # the number of images the categories' `train_images` refer to
 OBJECTS_PER_IMAGE = np.array([0.08, 0.2, 0.27, 0.27, 0.18])  # probabilities of 1 to 5 objects

@@ -18,11 +18,11 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from gen4det.core.provenance import atomic_write
 from gen4det.miniature.autoencoder import encode_corpus
 from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.tokenizer import build_tokenizer
 from gen4det.miniature.training import train
-from gen4det.provenance import atomic_write
 
 BATCH = 16
 NULL_SHARE = 0.1  # captions replaced by the empty string, for classifier-free guidance

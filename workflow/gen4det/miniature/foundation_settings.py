@@ -1,6 +1,6 @@
 """How the miniature's foundation models are trained; the defaults suit a CPU."""
 
-from gen4det.settings import Settings
+from gen4det.core.settings import Settings
 
 
 class FoundationTraining(Settings):

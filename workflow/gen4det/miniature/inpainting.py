@@ -16,13 +16,13 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from tqdm import trange
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from gen4det.core.provenance import atomic_write, seed_for
 from gen4det.miniature.autoencoder import to_tensor
 from gen4det.miniature.categories import CATEGORIES
 from gen4det.miniature.diffusion import NOISE, denoising_loss, new_unet, tokenize
 from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.renderer import render_scene
 from gen4det.miniature.training import train
-from gen4det.provenance import atomic_write, seed_for
 
 SCENES, SCENE_SIZE, OBJECT_SIZE = 6_000, 128, (18.0, 58.0)
 WINDOW_SHARE, WINDOW_BATCH, SCENE_BATCH = 0.8, 16, 8  # of the steps; examples per step

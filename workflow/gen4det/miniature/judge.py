@@ -18,6 +18,7 @@ from diffusers import (
 from PIL import Image
 from tqdm import tqdm, trange
 
+from gen4det.core.provenance import seed_for, write_json
 from gen4det.miniature.autoencoder import to_tensor
 from gen4det.miniature.categories import CATEGORIES
 from gen4det.miniature.classifier import Classifier, all_category_ids, small_backbone, train_classifier
@@ -25,7 +26,6 @@ from gen4det.miniature.corpus import iterate_corpus
 from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.inpainting import OBJECT_SIZE, SCENE_SIZE
 from gen4det.miniature.renderer import Placed, render_scene
-from gen4det.provenance import seed_for, write_json
 
 SAMPLES, GRID, STEPS, GUIDANCE, JUDGE_STEPS = 16, 12, 15, 5.0, 400
 SCENES, MARGIN = 72, 0.15

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from gen4det.settings import Settings
+from gen4det.core.settings import Settings
 
 
 class MiniatureDataset(Settings):

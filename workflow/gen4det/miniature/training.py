@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from gen4det.errors import InputError
-from gen4det.provenance import atomic_write, content_hash
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import atomic_write, content_hash
 
 CHECKPOINT_EVERY = 250
 

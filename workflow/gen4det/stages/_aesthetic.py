@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gen4det.core.errors import InputError
+from gen4det.core.settings import Settings
 from gen4det.diffusion.settings import FoundationSettings
-from gen4det.errors import InputError
-from gen4det.settings import Settings
 
 if TYPE_CHECKING:
     from gen4det.filters.aesthetic import AestheticRater

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from gen4det.errors import InputError
-from gen4det.settings import Settings, parse_settings
+from gen4det.core.errors import InputError
+from gen4det.core.settings import Settings, parse_settings
 
 S = TypeVar("S", bound=Settings)
 

@@ -1,6 +1,6 @@
 """The device a stage computes on."""
 
-from gen4det.errors import InputError
+from gen4det.core.errors import InputError
 
 
 def torch_device(name: str) -> str:

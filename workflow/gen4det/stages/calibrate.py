@@ -6,9 +6,9 @@ the threshold of another split is refused; and <output>.record.json. Validation 
 
 import logging
 
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import RunRecord, write_json
 from gen4det.data.datasets import load_dataset
-from gen4det.errors import InputError
-from gen4det.provenance import RunRecord, write_json
 from gen4det.stages._aesthetic import RatingSettings, load_rater
 from gen4det.stages._cli import run, stage_parser, stage_settings
 from gen4det.stages._device import torch_device

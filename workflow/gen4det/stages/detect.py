@@ -11,13 +11,13 @@ from typing import Annotated
 
 from pydantic import Field
 
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import RunRecord, file_hash, write_json
+from gen4det.core.settings import Settings
 from gen4det.data.datasets import Dataset, load_dataset
 from gen4det.data.images import ImageStore
 from gen4det.data.shards import load_shard, shard_identity
-from gen4det.errors import InputError
 from gen4det.filters.agreement import compact
-from gen4det.provenance import RunRecord, file_hash, write_json
-from gen4det.settings import Settings
 from gen4det.stages._cli import run, stage_parser, stage_settings
 from gen4det.stages._device import torch_device
 

@@ -6,9 +6,9 @@ folder of downloads, which all data sets share.
 
 from pathlib import Path
 
+from gen4det.core.provenance import RunRecord
 from gen4det.data.download_settings import DownloadDataset
 from gen4det.data.public import prepare_public
-from gen4det.provenance import RunRecord
 from gen4det.stages._cli import run, stage_parser, stage_settings
 
 

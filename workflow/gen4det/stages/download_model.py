@@ -6,11 +6,11 @@ at which commit, with which checksums.
 
 from pathlib import Path
 
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import RunRecord, write_json
 from gen4det.data.download_settings import DownloadModel
 from gen4det.data.models import obtain_model
 from gen4det.data.registry import MODELS
-from gen4det.errors import InputError
-from gen4det.provenance import RunRecord, write_json
 from gen4det.stages._cli import run, stage_parser, stage_settings
 
 

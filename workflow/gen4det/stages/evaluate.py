@@ -8,12 +8,12 @@ import argparse
 import logging
 from pathlib import Path
 
+from gen4det.core.provenance import RunRecord, file_hash, write_json
+from gen4det.core.settings import Settings
 from gen4det.data.annotations import category_counts, frequency_groups
 from gen4det.data.datasets import Dataset, load_dataset
 from gen4det.evaluation.average_precision import MAX_DETECTIONS, average_precision
 from gen4det.evaluation.settings import EvaluationSettings
-from gen4det.provenance import RunRecord, file_hash, write_json
-from gen4det.settings import Settings
 from gen4det.stages._cli import run, stage_parser, stage_settings
 from gen4det.stages._device import torch_device
 

@@ -9,10 +9,12 @@ import argparse
 import logging
 from pathlib import Path
 
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import RunRecord, atomic_write
+from gen4det.core.settings import Settings
 from gen4det.data.annotations import validate_annotations, write_annotations
 from gen4det.data.datasets import load_dataset
 from gen4det.data.shards import load_run, relative_images
-from gen4det.errors import InputError
 from gen4det.filters.measurements import Measurements, read_disagreements, read_scores, read_threshold
 from gen4det.filters.selection import (
     kept_fractions,
@@ -22,8 +24,6 @@ from gen4det.filters.selection import (
     to_csv,
 )
 from gen4det.filters.settings import FilterSettings
-from gen4det.provenance import RunRecord, atomic_write
-from gen4det.settings import Settings
 from gen4det.stages._cli import run, stage_parser, stage_settings
 
 log = logging.getLogger("gen4det.filter")

@@ -4,8 +4,8 @@ Writes <output> (.pdf, with a .png beside it): share of labels kept per frequenc
 and rejected boxes; and <output>.record.json.
 """
 
-from gen4det.provenance import RunRecord
-from gen4det.settings import Settings
+from gen4det.core.provenance import RunRecord
+from gen4det.core.settings import Settings
 from gen4det.stages._cli import run, stage_parser, stage_settings
 
 

@@ -6,13 +6,13 @@ resume after an interruption lies in the folder `work` beside <output>.
 
 from pathlib import Path
 
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import RunRecord
 from gen4det.data.datasets import load_dataset
 from gen4det.engines.base import load_engine
-from gen4det.errors import InputError
-from gen4det.provenance import RunRecord
 from gen4det.stages._cli import run, stage_parser
 from gen4det.stages._device import torch_device
-from gen4det.stages._drawing import drawing_settings
+from gen4det.stages._engine import drawing_settings
 
 
 def main() -> None:

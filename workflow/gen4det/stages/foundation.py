@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from gen4det.core.provenance import RunRecord, atomic_write, file_hash
 from gen4det.detection.detectors import MODELS, load_config
 from gen4det.filters.aesthetic import AestheticHead
 from gen4det.filters.clip import ImageEncoder
@@ -27,7 +28,6 @@ from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.inpainting import train_inpainting
 from gen4det.miniature.judge import judge
 from gen4det.miniature.training import loss_curve
-from gen4det.provenance import RunRecord, atomic_write, file_hash
 from gen4det.stages._cli import run, stage_parser, stage_settings
 
 FOLDERS = {

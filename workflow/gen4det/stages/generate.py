@@ -12,17 +12,17 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from gen4det.core.errors import InputError
+from gen4det.core.progress import progress
+from gen4det.core.provenance import RunRecord, code_hash, content_hash, file_hash
 from gen4det.data.datasets import Dataset, load_dataset
 from gen4det.data.manifests import batches_of_shard, read_manifest
-from gen4det.data.progress import progress
 from gen4det.engines.base import Engine, load_engine
-from gen4det.engines.shards import ShardInProgress
-from gen4det.errors import InputError
-from gen4det.provenance import RunRecord, code_hash, content_hash, file_hash
+from gen4det.engines.shard_writer import ShardInProgress
 from gen4det.stages._cli import run, stage_parser
 from gen4det.stages._deadline import Deadline
 from gen4det.stages._device import torch_device
-from gen4det.stages._drawing import drawing_settings
+from gen4det.stages._engine import drawing_settings
 
 log = logging.getLogger("gen4det.generate")
 

@@ -6,9 +6,9 @@ where they are.
 
 from pathlib import Path
 
+from gen4det.core.provenance import RunRecord
 from gen4det.data.photographs import register_photographs
 from gen4det.data.source_settings import PhotographsDataset
-from gen4det.provenance import RunRecord
 from gen4det.stages._cli import run, stage_parser, stage_settings
 
 

@@ -3,12 +3,12 @@
 Writes <output> (JSON lines) and <output>.record.json.
 """
 
+from gen4det.core.provenance import RunRecord
 from gen4det.data.datasets import load_dataset
 from gen4det.data.manifests import write_manifest
 from gen4det.engines.base import load_engine
-from gen4det.provenance import RunRecord
 from gen4det.stages._cli import run, stage_parser
-from gen4det.stages._drawing import drawing_settings
+from gen4det.stages._engine import drawing_settings
 
 
 def main() -> None:

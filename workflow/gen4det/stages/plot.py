@@ -11,11 +11,11 @@ import argparse
 import logging
 from pathlib import Path
 
-from gen4det.errors import InputError
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import RunRecord, atomic_write
 from gen4det.evaluation.study_settings import GallerySettings, StudySettings
 from gen4det.evaluation.study_table import read_metrics, study_rows, to_csv
 from gen4det.evaluation.table_text import to_latex, to_markdown
-from gen4det.provenance import RunRecord, atomic_write
 from gen4det.stages._cli import run, stage_parser, stage_settings
 
 log = logging.getLogger("gen4det.plot")

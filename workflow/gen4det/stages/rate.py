@@ -7,9 +7,9 @@ and of both models; and <output>.record.json. The stage `filter` applies the thr
 import logging
 from pathlib import Path
 
+from gen4det.core.provenance import RunRecord, write_json
 from gen4det.data.images import ImageStore
 from gen4det.data.shards import load_shard, shard_identity
-from gen4det.provenance import RunRecord, write_json
 from gen4det.stages._aesthetic import RatingSettings, load_rater
 from gen4det.stages._cli import run, stage_parser, stage_settings
 from gen4det.stages._device import torch_device

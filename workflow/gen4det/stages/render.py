@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from gen4det.core.provenance import RunRecord
 from gen4det.miniature.datasets import render_dataset
 from gen4det.miniature.settings import MiniatureDataset
-from gen4det.provenance import RunRecord
 from gen4det.stages._cli import run, stage_parser, stage_settings
 
 

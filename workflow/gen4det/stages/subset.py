@@ -3,9 +3,9 @@
 import logging
 from pathlib import Path
 
+from gen4det.core.provenance import RunRecord
 from gen4det.data.source_settings import SubsetDataset
 from gen4det.data.subsets import write_subset
-from gen4det.provenance import RunRecord
 from gen4det.stages._cli import run, stage_parser, stage_settings
 
 log = logging.getLogger("gen4det.subset")

@@ -9,10 +9,10 @@ import logging
 import sys
 from pathlib import Path
 
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import RunRecord, code_hash, file_hash
 from gen4det.data.datasets import load_dataset
 from gen4det.detection.settings import TrainSettings
-from gen4det.errors import InputError
-from gen4det.provenance import RunRecord, code_hash, file_hash
 from gen4det.stages._cli import run, stage_parser, stage_settings
 from gen4det.stages._deadline import Deadline
 from gen4det.stages._device import torch_device

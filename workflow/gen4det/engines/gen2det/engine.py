@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from gen4det.core.errors import InputError
 from gen4det.data.datasets import Dataset
 from gen4det.data.images import ImageStore
 from gen4det.diffusion.grounded_inpainting import grounding, inpaint, latent_mask
@@ -26,7 +27,6 @@ from gen4det.engines.gen2det.compositing import paint_weights, paste, resized
 from gen4det.engines.gen2det.plan import latent_size, plan_manifest, used_categories
 from gen4det.engines.gen2det.prompts import warn_of_unknown_names
 from gen4det.engines.gen2det.settings import Settings
-from gen4det.errors import InputError
 
 
 class Engine(base.Engine):

@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from gen4det.core.settings import Settings as BaseSettings
 from gen4det.diffusion.settings import DenoisingSettings, ModelSource
 from gen4det.engines.settings import EngineSettings
-from gen4det.settings import Settings as BaseSettings
 
 Count = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=0)]

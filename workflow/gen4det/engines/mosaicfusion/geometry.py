@@ -9,8 +9,8 @@ import random
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from gen4det.core.errors import InputError
 from gen4det.engines.mosaicfusion.settings import Settings
-from gen4det.errors import InputError
 
 
 class Box(NamedTuple):

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import seed_for
 from gen4det.data.annotations import frequency_groups
 from gen4det.engines.mosaicfusion.geometry import Layout, draw_layout
 from gen4det.engines.mosaicfusion.prompts import category_prompt
 from gen4det.engines.mosaicfusion.settings import Settings
-from gen4det.errors import InputError
-from gen4det.provenance import seed_for
 
 
 @dataclass(frozen=True)

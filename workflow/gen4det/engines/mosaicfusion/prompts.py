@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from gen4det.core.errors import InputError
 from gen4det.diffusion.text import context_length, spoken_name, squeeze
 from gen4det.engines.mosaicfusion.settings import Settings
-from gen4det.errors import InputError
 
 log = logging.getLogger(__name__)
 

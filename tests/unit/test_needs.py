@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from gen4det import workflow
-from gen4det.config import JobNeeds
-from gen4det.requests import annotation_megabytes, launcher, memory, runtime
-from gen4det.workflow import interpreter_folder
+from gen4det.orchestration import jobs as workflow
+from gen4det.orchestration.commands import interpreter_folder
+from gen4det.orchestration.needs import annotation_megabytes, launcher, memory, runtime
+from gen4det.orchestration.scale import JobNeeds
 
 NEEDS = JobNeeds(mem_mb=1000, runtime=60)
 

@@ -4,11 +4,11 @@ import argparse
 from dataclasses import dataclass
 from typing import Any
 
+from gen4det.core.errors import InputError
+from gen4det.core.settings import Settings
 from gen4det.diffusion.settings import FoundationSettings
 from gen4det.engines.base import engine_module, engine_settings
 from gen4det.engines.settings import EngineSettings
-from gen4det.errors import InputError
-from gen4det.settings import Settings
 from gen4det.stages._cli import stage_settings
 
 

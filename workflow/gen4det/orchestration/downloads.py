@@ -10,12 +10,12 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from gen4det.core.errors import InputError
+from gen4det.core.settings import Settings, suggest
 from gen4det.data.download_settings import DownloadDataset, ModelDownloads
 from gen4det.data.registry import MODELS, RegisteredWeights, Registry, load_registry
-from gen4det.errors import InputError
-from gen4det.file_hashes import model_hashes, model_paths
-from gen4det.job_text import job
-from gen4det.settings import Settings, suggest
+from gen4det.orchestration.hashes import model_hashes, model_paths
+from gen4det.orchestration.job_text import job
 
 DESCRIPTION = "download.json"
 

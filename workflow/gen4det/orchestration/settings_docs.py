@@ -1,7 +1,7 @@
 """Writes what the typed settings say about themselves: JSON schemas for editors, a reference for readers.
 
-python -m gen4det.reference            writes config/schema/*.json and config/reference.yaml
-python -m gen4det.reference --check    says which of them no longer match, and exits with status 1
+python -m gen4det.orchestration.settings_docs            writes config/schema/ and config/reference.yaml
+python -m gen4det.orchestration.settings_docs --check    names those that no longer match; exit status 1
 """
 
 import argparse
@@ -18,12 +18,13 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from gen4det.config import Config, Study
 from gen4det.engines.base import engine_module, known_methods
 from gen4det.engines.settings import EngineSettings
 from gen4det.evaluation.study_settings import GallerySettings
 from gen4det.filters.settings import FilterSettings
-from gen4det.planning.settings import Costs
+from gen4det.orchestration.costs.settings import Costs
+from gen4det.orchestration.scale import Config
+from gen4det.orchestration.studies import Study
 
 WIDTH = 100
 HEAD = """\

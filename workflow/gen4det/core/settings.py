@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gen4det.errors import InputError
+from gen4det.core.errors import InputError
 
 
 class Settings(BaseModel):

@@ -20,9 +20,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from gen4det.errors import InputError
+from gen4det.core.errors import InputError
 
-PACKAGE_ROOT = Path(__file__).resolve().parent.parent
+PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 RECORDED_PACKAGES = (
     "torch", "diffusers", "transformers", "onedl-mmdetection", "onedl-mmengine", "onedl-mmcv",
     "faster-coco-eval", "numpy", "scipy", "pillow", "snakemake",

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from types import SimpleNamespace
 
-from gen4det.config import Project, Training
-from gen4det.workflow import Jobs
+from gen4det.orchestration.jobs import Jobs
+from gen4det.orchestration.project import Project
+from gen4det.orchestration.studies import Training
 
 
 @dataclass(frozen=True)

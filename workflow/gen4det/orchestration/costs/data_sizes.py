@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from gen4det.config import Project
+from gen4det.core.errors import InputError
+from gen4det.core.settings import parse_settings
+from gen4det.core.yaml_files import read_yaml
 from gen4det.data.annotations import frequency_groups, load_annotations
-from gen4det.errors import InputError
 from gen4det.miniature.categories import CATEGORIES
-from gen4det.planning.settings import DataSize
-from gen4det.settings import parse_settings
-from gen4det.yaml_files import read_yaml
+from gen4det.orchestration.costs.settings import DataSize
+from gen4det.orchestration.project import Project
 
 PUBLIC = "resources/data_sizes.yaml"
 """Sizes of the public data sets, by their names in the registry of downloads."""

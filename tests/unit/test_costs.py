@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from gen4det.config import load_project
+from gen4det.core.errors import InputError
+from gen4det.core.settings import parse_settings
+from gen4det.core.yaml_files import read_yaml
 from gen4det.diffusion.settings import DenoisingSettings
 from gen4det.engines.base import known_methods
 from gen4det.engines.mosaicfusion.plan import draw_canvases
 from gen4det.engines.mosaicfusion.settings import Settings as MosaicFusion
-from gen4det.errors import InputError
-from gen4det.planning.__main__ import report
-from gen4det.planning.data_sizes import DataSizes, public_sizes
-from gen4det.planning.drawing import METHODS, drawing, model_calls
-from gen4det.planning.estimates import Estimator, training_length
-from gen4det.planning.settings import Costs
-from gen4det.planning.tasks import jobs_by_rule, tasks
-from gen4det.settings import parse_settings
-from gen4det.yaml_files import read_yaml
+from gen4det.orchestration.costs.__main__ import report
+from gen4det.orchestration.costs.data_sizes import DataSizes, public_sizes
+from gen4det.orchestration.costs.estimates import Estimator, training_length
+from gen4det.orchestration.costs.settings import Costs
+from gen4det.orchestration.costs.tasks import jobs_by_rule, tasks
+from gen4det.orchestration.costs.work import METHODS, drawing, model_calls
+from gen4det.orchestration.project import load_project
 
 ROOT = Path(__file__).parents[2]
 MINIATURE, PAPER = ROOT / "config/config.yaml", ROOT / "config/paper.yaml"
@@ -87,7 +87,7 @@ def test_every_table_of_the_papers_has_a_price(study):
 
 def test_the_planner_imports_no_torch():
     code = (
-        "import sys, gen4det.planning.__main__ as m; from pathlib import Path;"
+        "import sys, gen4det.orchestration.costs.__main__ as m; from pathlib import Path;"
         f"m.report(Path({str(PAPER)!r})); sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
     )
     subprocess.run(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from gen4det.errors import InputError
+from gen4det.core.errors import InputError
 
 
 class _Loader(yaml.SafeLoader):

@@ -5,22 +5,19 @@ Snakemake compares it with the one the result was made from: what is in it decid
 everything that changes a result is in it and nothing else is.
 """
 
-import importlib.util
-import os
 import re
-import shlex
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from gen4det import requests
-from gen4det.config import JobNeeds, Project
 from gen4det.engines.base import engine_module
-from gen4det.file_hashes import config_files, sampled_hash
 from gen4det.filters.settings import AgreementSettings
-from gen4det.job_text import job
-from gen4det.model_downloads import Downloads
+from gen4det.orchestration import needs
+from gen4det.orchestration.downloads import Downloads
+from gen4det.orchestration.hashes import config_files, sampled_hash
+from gen4det.orchestration.job_text import job
+from gen4det.orchestration.project import Project
+from gen4det.orchestration.scale import JobNeeds
 
 
 class Jobs:
@@ -303,96 +300,11 @@ class Jobs:
 
     def memory(self, kind: str) -> Callable:
         """mem_mb of a kind of job, for `resources`."""
-        return requests.memory(kind, self.needs(kind))
+        return needs.memory(kind, self.needs(kind))
 
     def runtime(self, kind: str) -> Callable:
         """Minutes of a kind of job, for `resources`."""
-        return requests.runtime(kind, self.needs(kind))
-
-
-def device(wildcards: Any, resources: Any) -> str:
-    """Torch device of a job. Since it reads `resources`, Snakemake does not compare it: results travel.
-
-    GEN4DET_DEVICE=cpu overrules it, to rehearse a cluster run where Slurm's GPUs are none.
-    """
-    return os.environ.get("GEN4DET_DEVICE") or ("cuda" if resources.gpu else "cpu")
-
-
-def loaders(wildcards: Any, resources: Any, threads: int) -> int:
-    """Processes that load images beside a GPU; on the CPU the model itself needs the cores."""
-    return threads if device(wildcards, resources) == "cuda" else 0
-
-
-def helpers(wildcards: Any, threads: int) -> int:
-    """Processes for CPU work beside the one that draws."""
-    return max(1, threads - 1)
-
-
-def time_budget(*, limited: bool) -> Callable:
-    """Option that makes a resumable stage save and stop before the scheduler ends its job.
-
-    Args:
-        limited: whether jobs run under a scheduler that enforces `runtime`; on a laptop nobody does.
-    """
-
-    def option(wildcards: Any, resources: Any) -> str:
-        seconds = resources.runtime * 60
-        return f"--max-seconds {seconds - max(120, seconds // 20)}" if limited else ""
-
-    return option
-
-
-def keep_batches(*, packed: bool) -> Callable:
-    """Option that keeps the batches of a finished shard; see `cluster.discard_kept_batches`.
-
-    Args:
-        packed: whether this job is one of several in an allocation, which fail together.
-    """
-
-    def option(wildcards: Any, resources: Any) -> str:  # reads `resources`, and so is not compared
-        return "--keep-batches" if packed else ""
-
-    return option
-
-
-def model_option(wildcards: Any, input: Any) -> str:
-    """Option that hands a fitted model to the stage, where the engine has one."""
-    return f"--model {shlex.quote(str(input.model))}" if input.model else ""
-
-
-def shell_prefix(root: str | Path, *, environments: bool) -> str:
-    """What runs before every shell command, in place of Snakemake's own `set -euo pipefail`.
-
-    - `python` is that of `interpreter_folder`, unless `environments` of each rule bring their own; either
-      finds the package in this checkout.
-    - `tee_log` shows a job's output on the screen and keeps it in its log, where each state of a progress bar
-      becomes a line. It outlives SIGTERM and Ctrl-C, and so does the shell: a stage that is told to stop can
-      still save and say so.
-    - OpenMP threads sleep while they wait for each other. Spinning, as is their default, they keep the cores
-      from the thread they wait for as soon as anything else runs on the machine.
-    - transformers does not say that it could read images with torchvision: nothing here needs it to.
-    """
-    package = shlex.quote(str(Path(root, "workflow")))
-    path = "" if environments else f'export PATH={shlex.quote(str(interpreter_folder(root)))}:"$PATH"; '
-    seconds = 1 if sys.stderr.isatty() else 30
-    return (
-        f"export PYTHONPATH={package} PYTHONUNBUFFERED=1 GEN4DET_PROGRESS_SECONDS={seconds} "
-        "OMP_WAIT_POLICY=${{OMP_WAIT_POLICY:-PASSIVE}} "
-        "TRANSFORMERS_VERBOSITY=${{TRANSFORMERS_VERBOSITY:-error}}; "
-        f"{path}set -euo pipefail; trap : TERM INT; "
-        """tee_log() {{ trap '' TERM INT; tee "$1"; sed -i 's/\\r/\\n/g' "$1"; }}; """
-    )
-
-
-def interpreter_folder(root: str | Path) -> Path:
-    """Folder of the `python` of jobs that bring no environment of their own.
-
-    It is the one that runs Snakemake, except on a submit host whose Snakemake lives without the libraries of
-    the jobs (envs/submit.yaml): there it is that of the checkout's .venv.
-    """
-    checkout = Path(root, ".venv", "bin")
-    submits_only = importlib.util.find_spec("torch") is None
-    return checkout if submits_only and (checkout / "python").exists() else Path(sys.executable).parent
+        return needs.runtime(kind, self.needs(kind))
 
 
 def one_of(names: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from gen4det.diffusion.settings import DenoisingSettings
 from gen4det.engines.gen2det.settings import Settings as Gen2Det
 from gen4det.engines.mosaicfusion.settings import Settings as MosaicFusion
 from gen4det.engines.settings import EngineSettings
-from gen4det.planning.settings import DataSize
+from gen4det.orchestration.costs.settings import DataSize
 
 
 @dataclass(frozen=True)

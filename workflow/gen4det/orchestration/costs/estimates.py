@@ -5,14 +5,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from gen4det.config import Project, Training
-from gen4det.errors import InputError
-from gen4det.file_hashes import config_files
-from gen4det.planning.data_sizes import DataSizes
-from gen4det.planning.drawing import Drawing, drawing
-from gen4det.planning.settings import Costs
-from gen4det.planning.tasks import RULES, Task, unique
-from gen4det.yaml_files import read_yaml
+from gen4det.core.errors import InputError
+from gen4det.core.yaml_files import read_yaml
+from gen4det.orchestration.costs.data_sizes import DataSizes
+from gen4det.orchestration.costs.settings import Costs
+from gen4det.orchestration.costs.tasks import RULES, Task, unique
+from gen4det.orchestration.costs.work import Drawing, drawing
+from gen4det.orchestration.hashes import config_files
+from gen4det.orchestration.project import Project
+from gen4det.orchestration.studies import Training
 
 REFERENCE_AREA = 512 * 512
 """Pixels of the images that `ModelCosts` are given for."""

@@ -1,6 +1,6 @@
 """What a run costs, before it is started: jobs, GPU-hours and disk of each rule.
 
-    python -m gen4det.planning --configfile config/paper.yaml        (make plan CONFIGFILE=...)
+    python -m gen4det.orchestration.costs --configfile config/paper.yaml        (make plan CONFIGFILE=...)
 
 Everything is counted as if nothing had been made yet. Hours come from counted work and from what the file of
 costs assumes of the GPU; take them for the right order of magnitude.
@@ -10,15 +10,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from gen4det.config import Project, load_project
-from gen4det.errors import InputError
-from gen4det.planning.estimates import Estimate, Estimator, datasets_of_unknown_size, total
-from gen4det.planning.settings import Costs
-from gen4det.planning.tasks import Task, tasks
-from gen4det.provenance import PACKAGE_ROOT
-from gen4det.requests import RESUMABLE
-from gen4det.settings import parse_settings
-from gen4det.yaml_files import read_yaml
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import PACKAGE_ROOT
+from gen4det.core.settings import parse_settings
+from gen4det.core.yaml_files import read_yaml
+from gen4det.orchestration.costs.estimates import Estimate, Estimator, datasets_of_unknown_size, total
+from gen4det.orchestration.costs.settings import Costs
+from gen4det.orchestration.costs.tasks import Task, tasks
+from gen4det.orchestration.needs import RESUMABLE
+from gen4det.orchestration.project import Project, load_project
 
 ROOT = PACKAGE_ROOT.parent
 COSTS = ROOT / "config/costs/a100.yaml"
@@ -28,7 +28,7 @@ COLUMNS = "{:<12} {:>8} {:>9} {:<18} {:>10} {:>10}"
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(
-        prog="python -m gen4det.planning",
+        prog="python -m gen4det.orchestration.costs",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from gen4det.provenance import content_hash
+from gen4det.core.provenance import content_hash
 
 FULLY_HASHED = 64 * 2**20
 """Model files up to this many bytes are hashed whole, larger ones by samples."""

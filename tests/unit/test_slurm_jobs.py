@@ -2,15 +2,15 @@
 
 import pytest
 
-from gen4det.cluster import (
+from gen4det.core.errors import InputError
+from gen4det.orchestration.commands import keep_batches
+from gen4det.orchestration.slurm import (
     PACKED,
     discard_kept_batches,
     jobs_left_behind,
     other_runs,
     shares_allocation,
 )
-from gen4det.errors import InputError
-from gen4det.workflow import keep_batches
 
 
 def test_batches_are_kept_where_jobs_fail_together():

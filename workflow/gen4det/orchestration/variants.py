@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from gen4det.core.errors import InputError
+from gen4det.core.settings import parse_settings, suggest
+from gen4det.core.yaml_files import merge, read_yaml, shown
 from gen4det.engines.base import engine_settings
 from gen4det.engines.settings import EngineSettings
-from gen4det.errors import InputError
 from gen4det.filters.settings import FilterSettings
-from gen4det.settings import parse_settings, suggest
-from gen4det.yaml_files import merge, read_yaml, shown
 
 Variants = dict[str, tuple[str, dict]]
 """Every variant by name: the file it is written in, and what is written there."""

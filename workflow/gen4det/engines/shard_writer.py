@@ -16,13 +16,13 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import content_hash, write_json
 from gen4det.data.annotations import write_annotations
 from gen4det.data.images import ShardWriter, encode_image
 from gen4det.data.masks import area_of_rle
 from gen4det.data.shards import archive_digest, dumps
 from gen4det.engines.base import Generated
-from gen4det.errors import InputError
-from gen4det.provenance import content_hash, write_json
 
 FIRST_IMAGE_ID = 1_000_000
 """Beyond the ids of COCO's and LVIS's photographs."""

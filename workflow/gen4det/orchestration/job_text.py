@@ -2,7 +2,7 @@
 
 import json
 
-from gen4det.provenance import code_hash
+from gen4det.core.provenance import code_hash
 
 
 def job(settings: dict, stage: str, *modules: str, **more: object) -> str:

@@ -1,6 +1,6 @@
 """Why a run would make results again: one paragraph per result that is not up to date.
 
-    python -m gen4det.why results/miniature/tables/lvis_rare.csv     (make why TARGET=...)
+    python -m gen4det.orchestration.why results/miniature/tables/lvis_rare.csv     (make why TARGET=...)
 
 Snakemake says that parameters have changed and prints both, each a page of JSON. Here it is the key that
 changed, with its values before and now; of changed code, the modules that are newer than the result. Nothing
@@ -20,9 +20,9 @@ from snakemake.api import SnakemakeApi
 from snakemake.settings.enums import Quietness, RerunTrigger
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
 
+from gen4det.core.provenance import PACKAGE_ROOT, import_closure
 from gen4det.engines.base import engine_module, known_methods
-from gen4det.provenance import PACKAGE_ROOT, import_closure
-from gen4det.records import ABSENT, differences, parameters, unrecorded
+from gen4det.orchestration.snakemake_metadata import ABSENT, differences, parameters, unrecorded
 
 TRIGGERS = frozenset({RerunTrigger.MTIME, RerunTrigger.PARAMS, RerunTrigger.INPUT, RerunTrigger.CODE})
 """Those of the profiles."""

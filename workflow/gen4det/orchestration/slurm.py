@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gen4det.errors import InputError
+from gen4det.core.errors import InputError
 
 PREFIX = "gen4det_"
 """What names of our jobs begin with: `slurm-jobname-prefix` of the profile."""

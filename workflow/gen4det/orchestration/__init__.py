@@ -1,0 +1,1 @@
+"""What the Snakefile asks: the checked configuration, jobs, what they need, what they cost."""

@@ -1,0 +1,136 @@
+"""The checked configuration, put together from files: one scale, all engines, the studies of the run.
+
+    config/config.yaml       the scale: where results go, data, detectors, seeds, what a job needs
+    config/engines/*.yaml    engines and their variants; a variant inherits by `base:`
+    config/studies/*.yaml    one table each: which arms, which published numbers
+
+Nothing here imports torch: every job of a cluster run parses the Snakefile again.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from gen4det.core.errors import InputError
+from gen4det.core.settings import parse_settings, suggest
+from gen4det.orchestration.downloads import Downloads
+from gen4det.orchestration.hashes import model_paths
+from gen4det.orchestration.scale import Config
+from gen4det.orchestration.studies import REAL, CheckedStudy, Training, check_arms, load_study, shared_folder
+from gen4det.orchestration.variants import Engine, load_engines, read_variants
+
+
+@dataclass(frozen=True)
+class Project:
+    """A checked configuration: every reference in it resolves."""
+
+    root: Path
+    config: Config
+    engines: dict[str, Engine]
+    studies: dict[str, CheckedStudy]
+
+    @cached_property
+    def arms(self) -> dict[tuple[str, str, str], Training]:
+        """What is trained for each (dataset, detector, arm): rows of tables, detectors that filters ask."""
+        rows = {row.key: row for study in self.studies.values() for row in study.trainings.values()}
+        return {row.key: row for row in self.asked_by_filters()} | rows
+
+    def asked_by_filters(self) -> Iterator[Training]:
+        """The arm `real` of every data set and detector that an agreement filter asks, tabled or not."""
+        for dataset, name in dict.fromkeys(pair for study in self.studies.values() for pair in study.sets):
+            agreement = self.engines[name].filter.agreement
+            if agreement.enabled:
+                settings = self.config.detectors[agreement.detector]
+                yield Training(dataset, agreement.detector, REAL, True, (), settings)
+
+
+# --- checking --------------------------------------------------------------------------------------
+
+
+def load_project(values: dict, *, source: str, root: str | Path) -> Project:
+    """Check a scale file's values and everything they refer to.
+
+    Args:
+        values: the mapping of a scale file, command-line changes included.
+        source: name of the scale file in errors.
+        root: the repository; config/engines and config/studies are looked up in it.
+
+    Raises:
+        InputError: one line for the first problem.
+    """
+    root = Path(root)
+    config = parse_settings(Config, values, source=source)
+    for name, detector in config.detectors.items():
+        if not (root / detector.config).is_file():
+            raise InputError(f"{source}: detectors.{name}.config: no such file {detector.config}")
+    _check_subsets(config, source=source)
+    variants = read_variants(root / "config" / "engines")
+    studies = {name: load_study(name, config, variants, source=source, root=root) for name in config.studies}
+    check_arms(studies)
+    used = [engine for study in studies.values() for engine in study.engines]
+    engines = load_engines(used, config.engines, variants, source=source)
+    _check_filters(engines, config, variants, source=source)
+    _check_models(engines, config, source=source, root=root)
+    engines = {name: _asking_folder(engine, config) for name, engine in engines.items()}
+    project = Project(root, config, engines, studies)
+    _check_asked(project)
+    return project
+
+
+def _check_subsets(config: Config, *, source: str) -> None:
+    """Every subset is one of a whole data set of this scale."""
+    whole = [name for name, data in config.datasets.items() if data.source != "subset"]
+    for name, data in config.datasets.items():
+        if data.source == "subset" and data.of not in whole:
+            known = suggest(data.of, whole)
+            raise InputError(f"{source}: datasets.{name}.of: no whole data set {data.of!r}{known}")
+
+
+def _check_models(engines: dict[str, Engine], config: Config, *, source: str, root: Path) -> None:
+    """Models in the folder of downloads are ones that the registry knows."""
+    downloads = Downloads(config.downloads, root)
+    for name, model in config.foundation:
+        downloads.check(model and model.path, f"{source}: foundation.{name}.path")
+    for name, engine in engines.items():
+        for path in model_paths(engine.settings.model_dump(mode="json")):
+            downloads.check(path, f"engine {name}")
+    for name, detector in config.detectors.items():
+        downloads.check(detector.backbone_weights, f"{source}: detectors.{name}.backbone_weights")
+
+
+# --- filters --------------------------------------------------------------------------------------
+
+
+def _check_filters(engines: dict[str, Engine], config: Config, variants: dict, *, source: str) -> None:
+    """What the filters of this run refer to is there."""
+    for name, engine in engines.items():
+        where = f"{variants[name][0]}: {name}.filter"
+        detector = engine.filter.agreement.detector
+        if engine.filter.agreement.enabled and detector not in config.detectors:
+            known = suggest(detector, config.detectors)
+            raise InputError(f"{where}.agreement.detector: {detector!r} is not a detector of {source}{known}")
+        for model in ("clip", "aesthetic"):
+            if engine.filter.aesthetic.enabled and getattr(config.foundation, model) is None:
+                raise InputError(f"{where}.aesthetic: needs foundation.{model}, which {source} does not give")
+
+
+def _check_asked(project: Project) -> None:
+    """A detector that filters ask has seen real images alone, whatever a table means by its name."""
+    for asked in project.asked_by_filters():
+        row = project.arms[asked.key]
+        if row.synthetic or not row.real:
+            dataset, detector, arm = row.key
+            raise InputError(
+                f"arm {arm!r} of {dataset} and {detector}: an agreement filter asks it, "
+                "so it must be trained on the real images alone; give the other recipe another name"
+            )
+
+
+def _asking_folder(engine: Engine, config: Config) -> Engine:
+    """The engine, its filter asking for a detector by the name of its folder."""
+    agreement = engine.filter.agreement
+    if not agreement.enabled:
+        return engine
+    asked = agreement.model_copy(update={"detector": shared_folder(agreement.detector, config)})
+    return replace(engine, filter=engine.filter.model_copy(update={"agreement": asked}))

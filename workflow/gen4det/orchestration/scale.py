@@ -1,0 +1,98 @@
+"""A run configuration ("scale"): config/config.yaml, config/paper.yaml or a file of the user's own.
+
+Nothing here imports torch: every job of a cluster run parses the Snakefile again.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from gen4det.core.settings import Settings
+from gen4det.data.download_settings import ModelDownloads
+from gen4det.data.settings import DatasetSettings
+from gen4det.detection.settings import DetectorSettings
+from gen4det.diffusion.settings import FoundationSettings
+from gen4det.evaluation.settings import EvaluationSettings
+from gen4det.miniature.foundation_settings import FoundationTraining
+
+
+def unique(values: tuple) -> tuple:
+    """Refuse a value that comes twice; for pydantic's AfterValidator."""
+    if len(set(values)) != len(values):
+        raise ValueError("the same value twice")
+    return values
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([-_][a-z0-9]+)*$")]
+"""Names become folders and wildcards: lower-case letters and digits, single - or _ between them."""
+
+
+class JobNeeds(Settings):
+    """What one job asks of the machine; none of it changes a result."""
+
+    threads: Annotated[int, Field(ge=1)] = 1
+    """Processor cores. On a machine with fewer, what is there."""
+    mem_mb: Annotated[int, Field(ge=100)] = 2000
+    """Main memory in MB at the first attempt; a retry asks for more."""
+    runtime: Annotated[int, Field(ge=1)] = 60
+    """Wall clock in minutes. Jobs that can resume stop themselves shortly before."""
+    gpu: Annotated[int, Field(ge=0)] = 0
+    """GPUs; 0 runs on the CPU. A profile with `resources: {gpu: 0}` overrules it."""
+
+
+class Needs(Settings):
+    """What the jobs of each rule need."""
+
+    data: JobNeeds = JobNeeds()
+    """render, photographs, download"""
+    finetune: JobNeeds = JobNeeds(threads=4, mem_mb=8000)
+    """Fitting the generator of an engine, where it has one to fit."""
+    plan: JobNeeds = JobNeeds()
+    """Deciding what to draw."""
+    generate: JobNeeds = JobNeeds(threads=4, mem_mb=4000)
+    """Drawing one shard."""
+    filter: JobNeeds = JobNeeds()
+    """Choosing what is offered for training."""
+    measure: JobNeeds = JobNeeds(threads=4, mem_mb=4000)
+    """What filters look at: scores of images, detections in them."""
+    train: JobNeeds = JobNeeds(threads=4, mem_mb=8000)
+    """Training one detector with one seed."""
+    evaluate: JobNeeds = JobNeeds(threads=4, mem_mb=4000)
+    """Prediction and average precision of one detector."""
+    plot: JobNeeds = JobNeeds()
+    """Tables, figures, galleries."""
+
+
+class Config(Settings):
+    """One scale: what config/config.yaml, config/paper.yaml or a file of your own holds."""
+
+    scale: Name
+    """Name of the scale; every table row says at which one it was run."""
+    results: str
+    """Folder of everything that is made, relative to the repository. Two scales never share one."""
+    studies: Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(unique)]
+    """Tables to make; each names a file config/studies/<study>.yaml."""
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(unique)] = (
+        0,
+    )
+    """Seeds every detector is trained with; a table row is the mean over them."""
+    run_seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the generated data: each image's own seed is a hash of this, its engine and its index."""
+    shards: Annotated[int, Field(ge=1, le=99999)] = 1
+    """Jobs that the generation of one synthetic set is cut into. Changes how many draw, not what is drawn."""
+    foundation: FoundationSettings
+    """Pretrained models the engines start from."""
+    downloads: ModelDownloads = ModelDownloads()
+    """Models that are downloaded before they are used."""
+    datasets: dict[Name, DatasetSettings]
+    """Detection data; stages see them by the name given here."""
+    detectors: dict[Name, DetectorSettings]
+    """Detectors and how they are trained at this scale."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """How detections are measured."""
+    foundation_training: FoundationTraining = FoundationTraining()
+    """How the miniature's own foundation models are trained; `miniature_foundation` alone reads it."""
+    engines: dict[Name, dict[str, Any]] = {}
+    """What this scale changes in engines of config/engines; variants inherit it like everything else."""
+    needs: Needs = Needs()
+    """What jobs ask of the machine at this scale."""

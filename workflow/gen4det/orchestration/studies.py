@@ -1,0 +1,176 @@
+"""Studies: one table each, its arms (rows), and what each of them trains."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from gen4det.core.errors import InputError
+from gen4det.core.settings import Settings, parse_settings, suggest
+from gen4det.core.yaml_files import read_yaml, shown
+from gen4det.detection.settings import DetectorSettings
+from gen4det.evaluation.study_settings import ArmLabel, GallerySettings, LinePanel, StudySettings
+from gen4det.orchestration.scale import Config, Name, unique
+
+REAL: Name = "real"
+"""Arm that is trained on the real images alone; filters ask its detector."""
+
+
+class Arm(ArmLabel):
+    """One row of a table: one recipe of training data."""
+
+    real: bool = True
+    """Whether the real training images are trained on. false: synthetic ones alone."""
+    synthetic: Annotated[tuple[Name, ...], AfterValidator(unique)] = ()
+    """Engines whose images are trained on as well."""
+    train: dict[str, Any] = {}
+    """What this arm changes in the settings of the detector, e.g. {synthetic_batches: 0.2}."""
+    dataset: Name | None = None
+    """Data set of this row where it is not the study's, e.g. a subset of it."""
+    arm: Name | None = None
+    """Name of the recipe, i.e. the folder of its results; null: the name of the row. Rows over several data
+    sets need names of their own and may still share a recipe."""
+
+
+class Study(Settings):
+    """One table, its figure and its page of generated images: a file config/studies/<study>.yaml."""
+
+    title: str
+    """Heading of the table."""
+    dataset: Name
+    """Data set, by its name in the scale file."""
+    detector: Name
+    """Detector, by its name in the scale file."""
+    arms: Annotated[dict[Name, Arm], Field(min_length=1)]
+    """Rows in the order of the table."""
+    baseline: Name = "real"
+    """The row the others are compared with. Of rows over several data sets the recipe: each is compared with
+    the row of its own data set."""
+    metrics: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Columns, e.g. mask_APr: box_ or mask_ and a name of metrics.json."""
+    published: dict[str, Any] = {}
+    """Numbers the papers print: {source: text, <arm>: {<metric>: number, ...}, ...}."""
+    lines: tuple[LinePanel, ...] = ()
+    """Draw the figure as lines; a panel is {x: label of the axis, lines: {<name>: [[<x>, <arm>], ...]}}."""
+    gallery: dict[str, Any] = {}
+    """What the page of generated images shows: kept, rejected, columns, seed."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What one row of a table trains, but for the seed."""
+
+    dataset: str
+    detector: str
+    arm: str
+    """Name of the recipe: the folder of its results."""
+    real: bool
+    synthetic: tuple[str, ...]
+    settings: DetectorSettings
+    """Those of the detector with what the arm changes."""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Where its results lie."""
+        return self.dataset, self.detector, self.arm
+
+
+@dataclass(frozen=True)
+class CheckedStudy:
+    """A study whose references resolve, cut into what its stages read."""
+
+    trainings: dict[str, Training]
+    """By row, in the order of the table."""
+    table: StudySettings
+    gallery: GallerySettings
+
+    @property
+    def sets(self) -> list[tuple[str, str]]:
+        """(data set, engine) of all synthetic sets that some row uses, in the order of the rows."""
+        rows = self.trainings.values()
+        return list(dict.fromkeys((row.dataset, engine) for row in rows for engine in row.synthetic))
+
+    @property
+    def engines(self) -> list[str]:
+        """All engines whose images some row uses, in the order of the rows."""
+        return list(dict.fromkeys(engine for _, engine in self.sets))
+
+
+def load_study(name: str, config: Config, variants: dict, *, source: str, root: Path) -> CheckedStudy:
+    folder = root / "config" / "studies"
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = suggest(name, (file.stem for file in folder.glob("*.yaml")))
+        raise InputError(f"{source}: studies: no file {shown(path)}{known}")
+    file = shown(path)
+    study = parse_settings(Study, read_yaml(path), source=file)
+    if study.detector not in config.detectors:
+        known = suggest(study.detector, config.detectors)
+        raise InputError(f"{file}: detector: {study.detector!r} is not a detector of {source}{known}")
+    for row, arm in study.arms.items():
+        dataset, key = (arm.dataset, f"arms.{row}.dataset") if arm.dataset else (study.dataset, "dataset")
+        if dataset not in config.datasets:
+            known = suggest(dataset, config.datasets)
+            raise InputError(f"{file}: {key}: {dataset!r} is not a data set of {source}{known}")
+        for engine in arm.synthetic:
+            if engine not in variants:
+                known = suggest(engine, variants)
+                raise InputError(f"{file}: arms.{row}.synthetic: no such engine {engine!r}{known}")
+    trainings = {row: _training(study, row, config, file=file, root=root) for row in study.arms}
+    run = {"scale": config.scale, "seeds": config.seeds}
+    labels = {row: _label(study, row, trainings, file=file) for row in study.arms}
+    table = study.model_dump(exclude={"gallery", "arms"}) | run | {"arms": labels}
+    gallery = {"title": study.title, "scale": config.scale} | study.gallery
+    return CheckedStudy(
+        trainings,
+        parse_settings(StudySettings, table, source=file),
+        parse_settings(GallerySettings, gallery, source=f"{file}: gallery"),
+    )
+
+
+def _training(study: Study, row: str, config: Config, *, file: str, root: Path) -> Training:
+    arm = study.arms[row]
+    source = f"{file}: arms.{row}"
+    if not (arm.real or arm.synthetic):
+        raise InputError(f"{source}: neither real nor synthetic images to train on")
+    values = config.detectors[study.detector].model_dump() | arm.train
+    settings = parse_settings(DetectorSettings, values, source=f"{source}.train")
+    if not (root / settings.config).is_file():
+        raise InputError(f"{source}.train.config: no such file {settings.config}")
+    dataset = arm.dataset or study.dataset
+    detector = shared_folder(study.detector, config)
+    return Training(dataset, detector, arm.arm or row, arm.real, arm.synthetic, settings)
+
+
+def shared_folder(detector: str, config: Config) -> str:
+    """The first detector of equal settings, in whose folder all of them train."""
+    return next(name for name, it in config.detectors.items() if it == config.detectors[detector])
+
+
+def _label(study: Study, row: str, trainings: dict[str, Training], *, file: str) -> dict:
+    """What the table reads of an arm: its own words, and the row it is compared with."""
+    label = study.arms[row].model_dump(include=set(ArmLabel.model_fields))
+    alike = [other for other, it in trainings.items() if it.dataset == trainings[row].dataset]
+    recipes = {trainings[other].arm: other for other in reversed(alike)}
+    wanted = label["baseline"] or study.baseline
+    baseline = wanted if label["baseline"] or wanted in alike else recipes.get(wanted)
+    if baseline not in study.arms:
+        where = f"arms.{row}.baseline" if label["baseline"] else "baseline"
+        known = suggest(wanted, (set(study.arms) if label["baseline"] else {*alike, *recipes}) - {wanted})
+        data = "" if label["baseline"] else f" on {trainings[row].dataset}"
+        raise InputError(f"{file}: {where}: no such arm {wanted!r}{data}{known}")
+    return label | {"baseline": baseline}
+
+
+def check_arms(studies: dict[str, CheckedStudy]) -> None:
+    """An arm's name is a folder: for one data set and detector it must mean one recipe."""
+    first_seen: dict[tuple[str, str, str], tuple[str, Training]] = {}
+    for study_name, study in studies.items():
+        for row, training in study.trainings.items():
+            other, first = first_seen.setdefault(training.key, (study_name, training))
+            if first != training:
+                raise InputError(
+                    f"config/studies/{study_name}.yaml: arms.{row}: means another recipe than in "
+                    f"config/studies/{other}.yaml; give it another name"
+                )
