@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gen4det.orchestration import jobs as workflow
+from gen4det.orchestration import commands as workflow
 from gen4det.orchestration.commands import interpreter_folder
 from gen4det.orchestration.needs import annotation_megabytes, launcher, memory, runtime
 from gen4det.orchestration.scale import JobNeeds
