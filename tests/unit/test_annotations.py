@@ -1,4 +1,4 @@
-"""Annotation files: what is refused, what is filled in, how masks and merging keep their meaning."""
+"""Annotation files: what is refused, what is filled in, how masks keep their meaning."""
 
 import copy
 import json
@@ -16,25 +16,25 @@ from scipy.ndimage import binary_fill_holes
 
 from gen4det.core.errors import InputError
 from gen4det.data.annotations import (
-    area_of_rle,
-    box_of_rle,
     category_counts,
     frequency_groups,
     index_annotations,
     load_annotations,
-    mask_to_rle,
-    merge_annotations,
-    polygons_to_rle,
-    rle_to_mask,
-    rle_to_polygons,
-    segmentation_to_rle,
     to_lvis,
-    validate_annotations,
     write_annotations,
 )
 from gen4det.data.images import ImageStore, encode_image
-from gen4det.data.masks import run_lengths
-from gen4det.data.validation import drop_unusable
+from gen4det.data.masks import (
+    area_of_rle,
+    box_of_rle,
+    mask_to_rle,
+    polygons_to_rle,
+    rle_to_mask,
+    rle_to_polygons,
+    run_lengths,
+    segmentation_to_rle,
+)
+from gen4det.data.validation import drop_unusable, validate_annotations
 
 SQUARE = [2.0, 2.0, 10.0, 2.0, 10.0, 12.0, 2.0, 12.0]
 
@@ -250,7 +250,7 @@ def test_large_files_are_checked_quickly():
     ("content", "expected"),
     [
         ('{"images": [', "not a JSON file, or cut short"),
-        ("[]", "expected an object"),
+        ("[]", "a JSON list, where an object is expected"),
         ('{"images": [], "annotations": {}, "categories": []}', "no list of annotations"),
     ],
 )
@@ -339,75 +339,6 @@ def test_validation_groups_come_from_the_training_split():
     train, val = with_images(50), with_images(2)
     assert to_lvis(val, training=to_lvis(train))["categories"][0]["frequency"] == "c"
     assert to_lvis(val, training=to_lvis(train))["categories"][0]["image_count"] == 50
-
-
-# --- merging --------------------------------------------------------------------------------------
-
-
-def names_of_objects(data: dict) -> list[tuple]:
-    """What annotations mean, whatever their ids: (image name, category name, box)."""
-    images = {image["id"]: image["file_name"] for image in data["images"]}
-    categories = {category["id"]: category["name"] for category in data["categories"]}
-    return [
-        (images[a["image_id"]], categories[a["category_id"]], tuple(a["bbox"])) for a in data["annotations"]
-    ]
-
-
-def renamed(data: dict, prefix: str) -> dict:
-    images = [image | {"file_name": prefix + image["file_name"]} for image in data["images"]]
-    return data | {"images": images}
-
-
-def test_merging_keeps_every_object_and_adds_counts():
-    first, second = to_lvis(scene()), renamed(scene(), "synthetic/")
-    before = copy.deepcopy((first, second))
-    merged = merge_annotations(first, second)
-    assert (first, second) == before
-    assert names_of_objects(merged) == names_of_objects(first) + names_of_objects(second)
-    assert merged["categories"][0]["image_count"] == 4
-    assert merged["categories"][1]["instance_count"] == 2
-    assert [category["frequency"] for category in merged["categories"]] == ["r", "r"]
-    assert min(image["id"] for image in merged["images"][3:]) == 8
-    assert min(a["id"] for a in merged["annotations"][3:]) == 10
-    validate_annotations(merged, source="merged")
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 10**9)), min_size=1, max_size=5))
-def test_merging_again_and_again_never_mixes_ids(parts):
-    merged, expected = to_lvis(scene()), names_of_objects(scene())
-    for number, (size, offset) in enumerate(parts):
-        part = renamed(scene(), f"{number}/")
-        part["images"] = [image | {"id": image["id"] + offset} for image in part["images"]]
-        part["annotations"] = [
-            a | {"id": a["id"] * 7 + offset, "image_id": a["image_id"] + offset}
-            for a in part["annotations"][:size]
-        ]
-        expected = expected + names_of_objects(part)
-        merged = merge_annotations(merged, part)
-    assert names_of_objects(merged) == expected
-    validate_annotations(merged, source="merged")
-    counts = {identifier: list(pair) for identifier, pair in category_counts(merged).items()}
-    assert counts == {c["id"]: [c["image_count"], c["instance_count"]] for c in merged["categories"]}
-
-
-def test_merging_into_or_from_nothing():
-    empty = {"images": [], "annotations": [], "categories": scene()["categories"]}
-    assert merge_annotations(scene(), empty) == scene()
-    assert merge_annotations(empty, scene()) == scene()
-
-
-def test_merging_appends_new_categories():
-    second = renamed(changed("categories.1", {"id": 5, "name": "key"}), "x")
-    second["annotations"][1]["category_id"] = 5
-    merged = merge_annotations(scene(), second)
-    assert [category["name"] for category in merged["categories"]] == ["cup", "fish", "key"]
-
-
-@pytest.mark.parametrize("category", [{"id": 4, "name": "key"}, {"id": 5, "name": "fish"}])
-def test_merging_refuses_categories_that_contradict(category):
-    with pytest.raises(InputError, match="merging annotations: category"):
-        merge_annotations(scene(), changed("categories.1", category))
 
 
 # --- masks ----------------------------------------------------------------------------------------

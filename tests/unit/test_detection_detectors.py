@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from tiny_detector import CATEGORIES, SIZE, tiny_config, tiny_dataset
 
 from gen4det.core.errors import InputError
-from gen4det.data.annotations import rle_to_mask
+from gen4det.data.masks import rle_to_mask
 from gen4det.detection.detectors import (
     build_model,
     from_json,

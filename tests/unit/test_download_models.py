@@ -257,7 +257,7 @@ def test_the_first_digits_of_a_checksum_are_enough(file_server, tmp_path):
 def test_a_lock_file_that_is_none_is_refused(file_server, tmp_path):
     folder = tmp_path / "d"
     folder.mkdir()
-    for text, expected in (("{", "not JSON"), ("[1]", "expected the checksums")):
+    for text, expected in (("{", "not a JSON file"), ("[1]", "not the checksums")):
         (folder / LOCK_FILE).write_text(text)
         source = registry(tmp_path, weights={"url": file_server.url("w.pth")})
         assert refusal(obtain_model, "b", source, folder).startswith(f"{folder / LOCK_FILE}: {expected}")

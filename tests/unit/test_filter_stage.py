@@ -10,7 +10,7 @@ import pytest
 
 from gen4det.core.errors import InputError
 from gen4det.core.provenance import write_json
-from gen4det.data.annotations import category_counts, load_annotations, merge_annotations
+from gen4det.data.annotations import category_counts, load_annotations
 from gen4det.data.datasets import DatasetDescriptor, load_dataset, write_dataset
 from gen4det.data.images import ShardWriter, encode_image
 from gen4det.data.masks import area_of_rle, box_of_rle, mask_to_rle, polygons_to_rle, rle_to_mask
@@ -302,21 +302,6 @@ def test_crowds_stay_crowds_in_coco():
     training = {"images": [image], "annotations": labels, "categories": categories}
     data = synthetic_set(selection, training, "coco", "rle", "shards")
     assert [annotation["iscrowd"] for annotation in data["annotations"]] == [0, 1]
-
-
-def test_merging_twice_into_a_toy_lvis_file_keeps_ids_unique_and_counts_right(run, tmp_path):
-    data, _, _ = run()
-    real = load_annotations(tmp_path / "data-lvis" / "train.json")
-    once = merge_annotations(real, data)
-    twice = merge_annotations(once, data)
-    for merged, times in ((once, 1), (twice, 2)):
-        for kind, size in (("images", 2 + 3 * times), ("annotations", 5 + 6 * times)):
-            assert len({record["id"] for record in merged[kind]}) == len(merged[kind]) == size
-        images = {image["id"] for image in merged["images"]}
-        assert all(annotation["image_id"] in images for annotation in merged["annotations"])
-        counts = category_counts(merged)
-        for category in merged["categories"]:
-            assert (category["image_count"], category["instance_count"]) == counts[category["id"]]
 
 
 def test_shards_of_another_folder_are_found_from_the_set(run, tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gen4det.core.provenance import PACKAGE_ROOT
+from gen4det.core.provenance import PACKAGE_ROOT, import_closure
 
 LAYERS = (
     {"core"},
@@ -101,6 +101,12 @@ def test_settings_import_settings_only():
             heavy = {name for name in imports(module) if not name.endswith("settings")}
             heavy -= {"gen4det.core.errors"}
             assert not heavy, f"{module} imports {sorted(heavy)}"
+
+
+@pytest.mark.parametrize("stage", ["plan", "generate", "train", "evaluate", "detect", "plot"])
+def test_wording_a_refusal_anew_remakes_nothing_heavy(stage):
+    """Annotations are checked once, where they come in; the check is in no later stage's code."""
+    assert "gen4det.data.validation" not in import_closure(f"gen4det.stages.{stage}")
 
 
 def test_modules_stay_readable():

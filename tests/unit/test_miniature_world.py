@@ -9,8 +9,8 @@ from lvis import LVIS
 from pycocotools.coco import COCO
 
 from gen4det.core.provenance import file_hash
-from gen4det.data.annotations import rle_to_mask
 from gen4det.data.datasets import load_dataset
+from gen4det.data.masks import rle_to_mask
 from gen4det.miniature.categories import CATEGORIES
 from gen4det.miniature.corpus import corpus_item
 from gen4det.miniature.datasets import _long_tailed_layout, render_dataset

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from gen4det.core.provenance import write_json
-from gen4det.data.annotations import mask_to_rle, write_annotations
+from gen4det.data.annotations import write_annotations
 from gen4det.data.datasets import Dataset, DatasetDescriptor, SplitDescriptor, load_dataset, write_dataset
 from gen4det.data.images import ShardWriter, encode_image
+from gen4det.data.masks import mask_to_rle
 
 SIZE = 64
 CATEGORIES = [  # ids with gaps, not in order

@@ -1,29 +1,12 @@
 """Annotation files: the dictionaries of COCO and LVIS v1 are the records, there is no private format."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from gen4det.core.errors import InputError
+from gen4det.core.json_files import read_json
 from gen4det.core.provenance import write_json
-from gen4det.data.images import image_name
-from gen4det.data.masks import (
-    area_of_rle,
-    box_of_rle,
-    mask_to_rle,
-    polygons_to_rle,
-    rle_to_mask,
-    rle_to_polygons,
-    segmentation_to_rle,
-)
-from gen4det.data.validation import validate_annotations
-
-__all__ = [
-    "area_of_rle", "box_of_rle", "category_counts", "frequency_groups", "image_name", "index_annotations",
-    "load_annotations", "mask_to_rle", "merge_annotations", "polygons_to_rle", "rle_to_mask",
-    "rle_to_polygons", "segmentation_to_rle", "to_lvis", "validate_annotations", "write_annotations",
-]  # fmt: skip
 
 RARE_UP_TO = 10
 COMMON_UP_TO = 100
@@ -42,15 +25,7 @@ def load_annotations(path: str | Path) -> dict:
     Raises:
         InputError: missing file, not JSON, or not the layout of COCO and LVIS.
     """
-    path = Path(path)
-    try:
-        data = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not a JSON file, or cut short: {error}") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: expected an object with images, annotations and categories")
+    data = read_json(path, "annotations in the layout of COCO or LVIS")
     for key in ("images", "annotations", "categories"):
         if not isinstance(data.get(key), list):
             raise InputError(f"{path}: no list of {key}; expected the layout of COCO or LVIS")
@@ -145,70 +120,3 @@ def to_lvis(data: dict, training: dict | None = None) -> dict:
         images.append(image)
     annotations = [a for a in data["annotations"] if not a.get("iscrowd")]
     return data | {"images": images, "annotations": annotations, "categories": categories}
-
-
-# --- merging ------------------------------------------------------------------------------------
-
-
-def merge_annotations(first: dict, second: dict) -> dict:
-    """Append the images, annotations and counts of `second` to `first`.
-
-    The ids of images and of annotations of `second` are moved past the largest of `first`. Categories are
-    the same where id and name agree; new ones are appended. `frequency` stays what `first` says: LVIS's
-    groups are those of the real training split. Image and instance counts of `second` are counted from its
-    annotations and added.
-
-    Returns:
-        A new dictionary that may be merged again; the records of `first` are shared, not copied.
-
-    Raises:
-        InputError: one category id stands for two names, or one name has two ids.
-    """
-    categories = {category["id"]: category for category in first["categories"]}
-    names = {category["name"]: category["id"] for category in first["categories"]}
-    for category in second["categories"]:
-        known = categories.get(category["id"])
-        if known is not None and known["name"] != category["name"]:
-            raise InputError(
-                f"merging annotations: category {category['id']} is {known['name']!r} in one file and "
-                f"{category['name']!r} in the other"
-            )
-        if names.get(category["name"], category["id"]) != category["id"]:
-            raise InputError(
-                f"merging annotations: category {category['name']!r} has id {names[category['name']]} in one "
-                f"file and {category['id']} in the other"
-            )
-        if known is None:
-            counts = ("image_count", "instance_count")  # those of `second` are added below
-            categories[category["id"]] = {key: category[key] for key in category if key not in counts}
-            names[category["name"]] = category["id"]
-
-    if any("image_count" in category for category in first["categories"]):
-        before, added = category_counts(first), category_counts(second)
-        for identifier, category in categories.items():
-            images, instances = before.get(identifier, (0, 0))
-            more_images, more_instances = added.get(identifier, (0, 0))
-            categories[identifier] = category | {
-                "image_count": category.get("image_count", images) + more_images,
-                "instance_count": category.get("instance_count", instances) + more_instances,
-            }
-
-    image_shift = _shift(first["images"], second["images"])
-    annotation_shift = _shift(first["annotations"], second["annotations"])
-    images = [image | {"id": image["id"] + image_shift} for image in second["images"]]
-    annotations = [
-        a | {"id": a["id"] + annotation_shift, "image_id": a["image_id"] + image_shift}
-        for a in second["annotations"]
-    ]
-    return first | {
-        "images": first["images"] + images,
-        "annotations": first["annotations"] + annotations,
-        "categories": list(categories.values()),
-    }
-
-
-def _shift(first: list[dict], second: list[dict]) -> int:
-    """What to add to the ids of `second` so that the smallest follows the largest of `first`."""
-    if not first or not second:
-        return 0
-    return max(record["id"] for record in first) + 1 - min(record["id"] for record in second)

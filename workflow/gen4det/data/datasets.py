@@ -1,12 +1,12 @@
 """The dataset descriptor `dataset.json`: the one thing that every later stage receives."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from gen4det.core.errors import InputError
+from gen4det.core.json_files import read_json
 from gen4det.core.provenance import content_hash, file_hash, write_json
 from gen4det.core.settings import Settings, parse_settings
 from gen4det.data.annotations import load_annotations
@@ -78,15 +78,7 @@ def load_dataset(path: str | Path) -> Dataset:
         InputError: the descriptor, or a file it names, is missing or malformed.
     """
     path = Path(path)
-    try:
-        values = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; expected a dataset.json") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: expected an object with name, format, train and val")
-    descriptor = parse_settings(DatasetDescriptor, values, source=path)
+    descriptor = parse_settings(DatasetDescriptor, read_json(path, "a dataset.json"), source=path)
     splits = {}
     for name in ("train", "val"):
         split = getattr(descriptor, name)

@@ -2,12 +2,12 @@
 
 import contextlib
 import fcntl
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 from gen4det.core.errors import InputError
+from gen4det.core.json_files import read_json
 from gen4det.core.provenance import write_json
 
 log = logging.getLogger(__name__)
@@ -37,12 +37,9 @@ def _read(folder: Path) -> dict:
     path = folder / LOCK_FILE
     if not path.exists():
         return {}
-    try:
-        facts = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON: {error}") from error
-    if not isinstance(facts, dict) or not all(isinstance(entry, dict) for entry in facts.values()):
-        raise InputError(f"{path}: expected the checksums of downloads by name")
+    facts = read_json(path, "the checksums of downloads by name")
+    if not all(isinstance(entry, dict) for entry in facts.values()):
+        raise InputError(f"{path}: not the checksums of downloads by name")
     return facts
 
 

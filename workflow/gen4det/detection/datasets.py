@@ -12,8 +12,8 @@ from mmdet.registry import TRANSFORMS
 from torch.utils.data import Dataset as TorchDataset
 
 from gen4det.core.errors import InputError
-from gen4det.data.annotations import image_name, index_annotations
-from gen4det.data.images import ImageStore
+from gen4det.data.annotations import index_annotations
+from gen4det.data.images import ImageStore, image_name
 from gen4det.detection.detectors import build_pipeline
 from gen4det.detection.samplers import Draw
 from gen4det.detection.synthetic_aware import flag_instances

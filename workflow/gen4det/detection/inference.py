@@ -10,8 +10,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from gen4det.core.progress import progress
-from gen4det.data.annotations import image_name
-from gen4det.data.images import ImageStore
+from gen4det.data.images import ImageStore, image_name
 from gen4det.data.masks import mask_to_rle
 from gen4det.detection.datasets import LoadStoredImage  # noqa: F401  (registers the transform)
 from gen4det.detection.detectors import build_pipeline

@@ -1,6 +1,5 @@
 """A page of generated images: some that were kept, with their labels, and some that were not, and why."""
 
-import json
 import random
 import textwrap
 from collections import Counter, defaultdict
@@ -13,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from gen4det.core.errors import InputError
+from gen4det.core.json_files import read_json
 from gen4det.core.provenance import seed_for
 from gen4det.data.images import ImageStore, image_name
 from gen4det.evaluation.pictures import draw_instances, show_image
@@ -71,13 +71,8 @@ def _engine_of(folder: Path) -> str:
 
 
 def _add(generated: GeneratedSet, path: Path) -> None:
-    try:
-        data = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON, or cut short: {error}") from error
-    if not isinstance(data, dict) or not {"images", "categories"} <= data.keys():
+    data = read_json(path, "labels of generated images")
+    if not {"images", "categories"} <= data.keys():
         raise InputError(f"{path}: no generated images; expected images, categories, annotations or rejected")
     store = ImageStore(path.parent / (data.get("info") or {}).get("images", "."))
     generated.names |= {category["id"]: category["name"] for category in data["categories"]}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gen4det.core.errors import InputError
+from gen4det.core.json_files import read_json
 from gen4det.evaluation.study_settings import StudySettings
 
 Metrics = dict[str, dict[int, dict]]
@@ -87,13 +88,8 @@ def read_metrics(arguments: list[str], settings: StudySettings) -> tuple[Metrics
             raise InputError(f"--metrics {argument}: seed {seed} is not of this study; seeds: {seeds}")
         if seed in metrics[arm]:
             raise InputError(f"--metrics {argument}: seed {seed} of {arm!r} is given twice")
-        try:
-            values = json.loads(path.read_bytes())
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror}") from error
-        except ValueError as error:
-            raise InputError(f"{path}: not JSON: {error}") from error
-        if not isinstance(values, dict) or not {"box", "mask"} <= values.keys():
+        values = read_json(path, "a metrics.json")
+        if not {"box", "mask"} <= values.keys():
             raise InputError(f"{path}: not a metrics.json: no values for box and mask")
         validation = values.get("validation") or {}
         # The name does not count: subsets of one data set are measured on the same images.

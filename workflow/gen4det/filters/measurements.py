@@ -3,12 +3,12 @@
 Files are read one at a time: the detections of a full-scale run do not fit into memory.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gen4det.core.errors import InputError
+from gen4det.core.json_files import read_json
 from gen4det.data.shards import shard_identity
 from gen4det.filters.agreement import disagreements
 from gen4det.filters.settings import AestheticSettings, AgreementSettings
@@ -118,12 +118,7 @@ def _with_shards(
 
 
 def _read(path: str | Path, what: str, keys: tuple[str, ...]) -> dict:
-    try:
-        data = json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; expected {what}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON, or cut short: {error}") from error
-    if not isinstance(data, dict) or not set(keys) <= data.keys():
+    data = read_json(path, what)
+    if not set(keys) <= data.keys():
         raise InputError(f"{path}: not {what}; expected the keys {', '.join(keys)}")
     return data

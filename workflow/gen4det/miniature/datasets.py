@@ -13,9 +13,11 @@ import numpy as np
 from tqdm import tqdm
 
 from gen4det.core.provenance import seed_for
-from gen4det.data.annotations import category_counts, mask_to_rle, validate_annotations, write_annotations
+from gen4det.data.annotations import category_counts, write_annotations
 from gen4det.data.datasets import DatasetDescriptor, SplitDescriptor, write_dataset
 from gen4det.data.images import ImageStore, ShardWriter, encode_image
+from gen4det.data.masks import mask_to_rle
+from gen4det.data.validation import validate_annotations
 from gen4det.miniature.categories import CATEGORIES, Category
 from gen4det.miniature.renderer import Scene, render_scene
 from gen4det.miniature.settings import MiniatureDataset

@@ -12,9 +12,10 @@ from pathlib import Path
 from gen4det.core.errors import InputError
 from gen4det.core.provenance import RunRecord, atomic_write
 from gen4det.core.settings import Settings
-from gen4det.data.annotations import validate_annotations, write_annotations
+from gen4det.data.annotations import write_annotations
 from gen4det.data.datasets import load_dataset
 from gen4det.data.shards import load_run, relative_images
+from gen4det.data.validation import validate_annotations
 from gen4det.filters.measurements import Measurements, read_disagreements, read_scores, read_threshold
 from gen4det.filters.selection import (
     kept_fractions,
