@@ -4,12 +4,15 @@ import json
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from mmengine.dataset import pseudo_collate
 from safetensors.torch import save_file
 from tiny_detector import CATEGORIES, SIZE, tiny_config, tiny_dataset
 
 from gen4det.core.errors import InputError
+from gen4det.data.images import ImageStore, ShardWriter, encode_image
 from gen4det.data.masks import rle_to_mask
 from gen4det.detection.detectors import (
     build_model,
@@ -236,6 +239,55 @@ def test_predictions_do_not_depend_on_the_batch(weights, val):
         assert first["category_id"] == second["category_id"]
         assert first["score"] == pytest.approx(second["score"], abs=1e-4)
         assert first["bbox"] == pytest.approx(second["bbox"], abs=1e-2)
+
+
+MIXED = [(64, 64), (48, 80), (96, 64), (64, 64), (33, 50), (40, 30), (48, 80), (130, 64), (64, 60), (64, 64)]
+"""(height, width) of images; some share a padded shape, be they of one size or not."""
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory) -> tuple[ImageStore, list[dict]]:
+    """Images of many sizes and their records."""
+    archive, rng = tmp_path_factory.mktemp("mixed") / "images.zip", np.random.default_rng(3)
+    records = []
+    with ShardWriter(archive) as writer:
+        for number, (height, width) in enumerate(MIXED, start=1):
+            pixels = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+            writer.add(f"{number}.png", encode_image(pixels, "png"))
+            records.append({"id": number, "file_name": f"{number}.png", "height": height, "width": width})
+    return ImageStore(archive), records
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_images_of_mixed_sizes_are_seen_as_each_alone(weights, mixed, masks):
+    images, records = mixed
+    one, many = (
+        predict(weights, images, records, batch_size=size, max_per_image=10, masks=masks) for size in (1, 16)
+    )
+    numbers = [detection["image_id"] for detection in one]
+    assert numbers == sorted(numbers) and set(numbers) == {record["id"] for record in records}
+    assert [(d["image_id"], d["category_id"]) for d in many] == [
+        (d["image_id"], d["category_id"]) for d in one
+    ]
+    for first, second in zip(one, many, strict=True):
+        assert first["score"] == pytest.approx(second["score"], abs=1e-5)
+        assert first["bbox"] == pytest.approx(second["bbox"], abs=1e-3)
+        if masks:
+            alone, together = (rle_to_mask(d["segmentation"]) for d in (first, second))
+            assert (alone ^ together).mean() < 1e-3  # a pixel at the threshold
+
+
+def test_batches_are_full_where_shapes_are_equal(weights, mixed, monkeypatch):
+    images, records = mixed
+    sizes = []
+
+    def counted(batch):
+        sizes.append(len(batch))
+        return pseudo_collate(batch)
+
+    monkeypatch.setattr("gen4det.detection.inference.pseudo_collate", counted)
+    predict(weights, images, records, batch_size=2, max_per_image=1, masks=False)
+    assert sum(sizes) == len(records) and max(sizes) == 2 and len(sizes) == 7
 
 
 def test_boxes_alone_are_the_same_boxes(weights, val):

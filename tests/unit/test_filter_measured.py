@@ -4,13 +4,15 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_filter_stage import write_shards, write_toy_dataset
 from tiny_detector import tiny_config, tiny_dataset
 
 from gen4det.core.errors import InputError
 from gen4det.data.datasets import load_dataset
-from gen4det.data.shards import load_shard, shard_identity
+from gen4det.data.images import ShardWriter, encode_image
+from gen4det.data.shards import archive_digest, load_shard, shard_identity
 from gen4det.detection.settings import DetectorSettings
 from gen4det.filters.agreement import compact
 from gen4det.filters.settings import FilterSettings
@@ -222,6 +224,30 @@ def test_a_detector_looks_at_a_shard(drawn, detector, monkeypatch):
     assert found["detections"].keys() <= {str(image["id"]) for image in shard["images"]}
     assert all(len(rows) <= 7 for rows in found["detections"].values()) and found["max_per_image"] == 7
     assert all(len(row) == 6 for rows in found["detections"].values() for row in rows)
+
+
+def test_detections_of_mixed_sizes_depend_on_no_other_image(drawn, detector, monkeypatch, tmp_path):
+    """Else they would depend on the number of shards."""
+    sizes, rng = [(64, 64), (48, 80), (96, 64), (33, 50), (64, 60), (130, 64)], np.random.default_rng(0)
+    images = []
+    with ShardWriter(tmp_path / "00000.zip") as writer:
+        for number, (height, width) in enumerate(sizes, start=1):
+            pixels = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+            writer.add(f"{number}.png", encode_image(pixels, "png"))
+            name = f"00000.zip/{number}.png"
+            images.append({"id": number, "file_name": name, "height": height, "width": width})
+    info = {"shard": 0, "shards": 1, "run": "r", "archive": "00000.zip"}
+    info["digest"] = archive_digest(tmp_path / "00000.zip")
+    shard = {"images": images, "annotations": [], "categories": [], "rejected": [], "info": info}
+    (tmp_path / "00000.json").write_text(json.dumps(shard))
+    one, many = (
+        run_detect(monkeypatch, detector, tmp_path / "00000.json", **{"batch-size": size})["detections"]
+        for size in (1, 16)
+    )
+    assert one.keys() == many.keys() and len(one) == len(sizes)
+    for image, rows in one.items():
+        assert [row[0] for row in rows] == [row[0] for row in many[image]]
+        np.testing.assert_allclose(rows, many[image], atol=2e-3)
 
 
 def test_a_detector_trained_on_another_split_is_refused(drawn, detector, monkeypatch, tmp_path):

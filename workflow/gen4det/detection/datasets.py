@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmcv.transforms import BaseTransform
-from mmdet.registry import TRANSFORMS
 from torch.utils.data import Dataset as TorchDataset
 
 from gen4det.core.errors import InputError
 from gen4det.data.annotations import index_annotations
 from gen4det.data.images import ImageStore, image_name
 from gen4det.detection.detectors import build_pipeline
+from gen4det.detection.loading import LoadStoredImage  # noqa: F401  (registers the transform)
 from gen4det.detection.samplers import Draw
 from gen4det.detection.synthetic_aware import flag_instances
 
@@ -41,31 +40,6 @@ class Source:
         """Whether the labels have masks; engines may draw boxes only, all of them or none."""
         labels = self.annotations["annotations"]
         return not self.synthetic or any(label.get("segmentation") for label in labels)
-
-
-@TRANSFORMS.register_module()
-class LoadStoredImage(BaseTransform):
-    """Read the image that `images` (ImageStore) and `img_path` (name in it) of the results point at.
-
-    Adds `img`, uint8 (H, W, 3) in BGR order as everywhere in mmdet, `img_shape` and `ori_shape` (H, W).
-    """
-
-    def transform(self, results: dict) -> dict:
-        """Load.
-
-        Raises:
-            InputError: the image is missing or damaged, or its size is not the annotated one.
-        """
-        image = results["images"].image(results["img_path"])
-        expected = (results["height"], results["width"])
-        if image.shape[:2] != expected:
-            raise InputError(
-                f"{results['images'].root / results['img_path']}: "
-                f"{image.shape[1]} x {image.shape[0]} pixels; annotated as {expected[1]} x {expected[0]}"
-            )
-        results["img"] = np.ascontiguousarray(image[..., ::-1])
-        results["img_shape"] = results["ori_shape"] = expected
-        return results
 
 
 class DetectionDataset(TorchDataset):

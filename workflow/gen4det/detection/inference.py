@@ -1,20 +1,21 @@
 """Predictions of a trained detector, in COCO's results format."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
+from torch import nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from gen4det.core.progress import progress
 from gen4det.data.images import ImageStore, image_name
 from gen4det.data.masks import mask_to_rle
-from gen4det.detection.datasets import LoadStoredImage  # noqa: F401  (registers the transform)
 from gen4det.detection.detectors import build_pipeline
-from gen4det.detection.loop import ignore_signals
+from gen4det.detection.loading import ignore_signals
 from gen4det.detection.weights import load_detector
 
 
@@ -59,7 +60,9 @@ def predict(
     Args:
         weights: what `train` wrote.
         records: image records of a COCO or LVIS file ("id", "file_name" or "coco_url", "height", "width").
-        batch_size: images at once; results depend on it no more than floating point does.
+        batch_size: images at once, at most. Images of one batch have one padded shape: padding that only a
+            larger neighbour asks for would change what the detector sees at the border, so results depend on
+            the batch no more than floating point does.
         max_per_image: detections per image at most, the best ones.
         masks: whether a detector that outlines objects does so; False: it saves the second stage's mask head.
         workers: processes that load images.
@@ -76,21 +79,44 @@ def predict(
     if not masks and (second_stage := getattr(detector.model, "roi_head", None)) is not None:
         second_stage.mask_head = None  # mmdet's sign of a detector without masks
     ids = [category["id"] for category in detector.categories]
+    order = sorted(range(len(records)), key=lambda number: _proportions(records[number]))
     loader = DataLoader(
-        _Images(images, records, detector.test_pipeline),
-        batch_size=batch_size,
-        collate_fn=pseudo_collate,
+        _Images(images, [records[number] for number in order], detector.test_pipeline),
+        batch_size=None,
+        collate_fn=_one_by_one,
         num_workers=workers,
         worker_init_fn=ignore_signals,
     )
-    results = []
+    found: list[list[dict]] = [[] for _ in records]
+    places = iter(order)
     with progress(None, "predicting", "image", total=len(records)) as bar, torch.inference_mode():
-        for batch in loader:
-            samples = detector.model.test_step(batch)
+        for batch in _batches_of_one_shape(loader, batch_size, detector.model):
+            samples = detector.model.test_step(pseudo_collate(batch))
             for sample in samples:
-                results.extend(_detections(sample, ids, masks))
+                found[next(places)] = list(_detections(sample, ids, masks))
             bar.update(len(samples))
-    return results
+    return [detection for of_image in found for detection in of_image]
+
+
+def _proportions(record: dict) -> tuple[float, int]:
+    """Images alike in this are alike in shape after the transforms, too, so that batches are full."""
+    return record["width"] / record["height"], record["height"]
+
+
+def _one_by_one(sample: dict) -> dict:
+    return sample
+
+
+def _batches_of_one_shape(samples: Iterable[dict], size: int, model: nn.Module) -> Iterator[list[dict]]:
+    """Neighbours of one padded shape, `size` of them at most."""
+    divisor = getattr(model.data_preprocessor, "pad_size_divisor", 1)
+
+    def padded(sample: dict) -> tuple[int, ...]:
+        return tuple(-(-side // divisor) for side in sample["inputs"].shape[-2:])
+
+    for _, alike in groupby(samples, key=padded):
+        while batch := list(islice(alike, size)):
+            yield batch
 
 
 def _detections(sample, ids: list[int], masks: bool) -> Iterator[dict]:

@@ -5,7 +5,6 @@ and the sampling of regions inside the model, for which the generators are seede
 A checkpoint therefore needs no generator states.
 """
 
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -216,9 +215,3 @@ def make_runner(
         log_level="WARNING",
         experiment_name=f"training-{time.monotonic_ns()}",
     )
-
-
-def ignore_signals(worker: int) -> None:
-    """Let a loading process outlive signals that are sent to the whole job: its parent ends it."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
