@@ -62,7 +62,8 @@ def mosaicfusion(name: str) -> tuple[torch.nn.Module, Pass]:
 
 def gen2det() -> tuple[torch.nn.Module, Pass]:
     """A step on one image of 512 x 512 px with 30 boxes, with guidance."""
-    from gen4det.diffusion.grounded_inpainting import MAX_BOXES, guided_noise
+    from gen4det.diffusion.grounded_inpainting import MAX_BOXES
+    from gen4det.diffusion.guidance import guided_noise
 
     unet = filled(real.unet("gligen-1-4-inpainting"))
     boxes = {
@@ -71,7 +72,7 @@ def gen2det() -> tuple[torch.nn.Module, Pass]:
         "masks": torch.ones(1, MAX_BOXES),
     }
     inputs, states = torch.randn(1, 9, 64, 64), torch.randn(1, 77, 768)
-    return unet, lambda: guided_noise(unet, inputs, torch.tensor(1), states, states, boxes, 7.5)
+    return unet, lambda: guided_noise(unet, inputs, torch.tensor(1), states, states, 7.5, boxes=boxes)
 
 
 def autoencoder() -> tuple[torch.nn.Module, Pass]:

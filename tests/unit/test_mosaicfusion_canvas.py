@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gen4det.diffusion.cross_attention import CrossAttentionRecorder, TokenMaps
+from gen4det.diffusion.guidance import guided_noise
 from gen4det.diffusion.latents import decode
 from gen4det.diffusion.noise import draw_noise, image_generator
 from gen4det.diffusion.schedulers import SAMPLERS, make_scheduler
@@ -16,7 +17,6 @@ from gen4det.engines.mosaicfusion.canvas import (
     blend_shares,
     blend_weights,
     denoise,
-    guided_noise,
 )
 from tiny_models import tiny_pipeline
 

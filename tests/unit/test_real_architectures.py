@@ -8,7 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import real_architectures as real
 from gen4det.core.yaml_files import read_yaml
 from gen4det.diffusion.cross_attention import CrossAttentionRecorder, TokenMaps
-from gen4det.diffusion.grounded_inpainting import MAX_BOXES, guided_noise
+from gen4det.diffusion.grounded_inpainting import MAX_BOXES
+from gen4det.diffusion.guidance import guided_noise
 
 TEXT_TO_IMAGE = ["stable-diffusion-1-4", "stable-diffusion-2-0-base"]
 GROUNDED = "gligen-1-4-inpainting"
@@ -96,8 +97,8 @@ def test_gen2dets_model_takes_image_mask_and_boxes(unets):
             torch.tensor(1, device="meta"),
             empty(2, 77, 768),
             empty(1, 77, 768),
-            condition,
             7.5,
+            boxes=condition,
         )
         assert predicted.shape == (2, 4, 64, 64) and predicted.dtype == torch.float32
 

@@ -18,6 +18,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 
 from gen4det.core.errors import InputError
+from gen4det.diffusion.unet_levels import layer_level
 
 
 class TokenMaps:
@@ -116,11 +117,11 @@ class CrossAttentionRecorder:
         self.target: TokenMaps | None = None
         self.rows = slice(None)
         self.layers: dict[int, int] = {}
-        levels = len(unet.down_blocks)
+        blocks = len(unet.down_blocks)
         processors = dict(unet.attn_processors)
         for name in processors:
             layer = name.removesuffix(".processor")
-            factor = _factor(layer, levels)
+            factor = 2 ** layer_level(layer, blocks)
             wanted = mid_block if layer.startswith("mid_block") else factor in factors
             if wanted and layer.endswith(".attn2"):
                 _require_plain(unet.get_submodule(layer), layer)
@@ -148,16 +149,6 @@ class CrossAttentionRecorder:
             yield
         finally:
             self.target = None
-
-
-def _factor(layer: str, levels: int) -> int:
-    """How much smaller than its input the U-Net is at a layer: every level but the last halves."""
-    place, index = layer.split(".")[:2]
-    if place == "down_blocks":
-        return 2 ** int(index)
-    if place == "up_blocks":
-        return 2 ** (levels - 1 - int(index))
-    return 2 ** (levels - 1)
 
 
 def _require_plain(attention: Attention, name: str) -> None:

@@ -17,6 +17,7 @@ import torch
 from diffusers import SchedulerMixin, UNet2DConditionModel
 
 from gen4det.core.errors import InputError
+from gen4det.diffusion.guidance import Grounding, guided_noise
 from gen4det.diffusion.noise import draw_noise
 from gen4det.diffusion.schedulers import step_options
 
@@ -25,9 +26,6 @@ MAX_BOXES = 30
 
 Box = Sequence[float]
 """[x, y, width, height] in pixels of the image."""
-Grounding = dict[str, torch.Tensor]
-"""The U-Net's condition: "boxes" (images, MAX_BOXES, 4) as relative [x0, y0, x1, y1], "positive_embeddings"
-(images, MAX_BOXES, channels) of their phrases, "masks" (images, MAX_BOXES), 1 where there is a box."""
 
 _ROUNDING = 1e-6  # of a cell: a side that falls on a cell's border must not claim the next one
 
@@ -95,7 +93,7 @@ def grounding(
     images: Sequence[tuple[int, int]],
     device: str | torch.device = "cpu",
 ) -> Grounding:
-    """Condition of a batch.
+    """Condition of a batch: every image has room for MAX_BOXES.
 
     Args:
         boxes: of each image, at most MAX_BOXES.
@@ -172,54 +170,9 @@ def inpaint(
             t,
             text,
             negative_text,
-            condition if number < grounded else None,
             guidance,
+            boxes=condition if number < grounded else None,
             low_memory=low_memory,
         )
         latents = scheduler.step(predicted, t, latents, **options).prev_sample
     return latents
-
-
-def guided_noise(
-    unet: UNet2DConditionModel,
-    inputs: torch.Tensor,
-    t: torch.Tensor,
-    text: torch.Tensor,
-    negative_text: torch.Tensor,
-    boxes: Grounding | None,
-    guidance: float,
-    *,
-    low_memory: bool = False,
-) -> torch.Tensor:
-    """Noise predicted with classifier-free guidance.
-
-    Args:
-        inputs: float (images, 9, height, width); see the module.
-        boxes: None: the gated layers are passed by.
-
-    Returns:
-        float32 (images, 4, height, width), whatever the precision of the U-Net.
-    """
-    inputs, text = inputs.to(unet.dtype), text.to(unet.dtype)
-    negative = negative_text.to(unet.dtype).expand(len(inputs), -1, -1)
-    null = None if boxes is None else {**boxes, "masks": torch.zeros_like(boxes["masks"])}
-    if low_memory:
-        without, prompted = _predict(unet, inputs, t, negative, null), _predict(unet, inputs, t, text, boxes)
-    else:
-        both = None if boxes is None else {name: torch.cat([null[name], boxes[name]]) for name in boxes}
-        doubled = inputs.repeat(2, 1, 1, 1)
-        without, prompted = _predict(unet, doubled, t, torch.cat([negative, text]), both).chunk(2)
-    return without + guidance * (prompted - without)
-
-
-def _predict(
-    unet: UNet2DConditionModel,
-    inputs: torch.Tensor,
-    t: torch.Tensor,
-    text: torch.Tensor,
-    boxes: Grounding | None,
-) -> torch.Tensor:
-    condition = None if boxes is None else {"gligen": boxes}
-    return unet(inputs, t, encoder_hidden_states=text, cross_attention_kwargs=condition, return_dict=False)[
-        0
-    ].float()

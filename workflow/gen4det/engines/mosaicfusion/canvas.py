@@ -4,7 +4,6 @@ Several canvases are denoised at once if they are cut alike: the U-Net runs once
 the whole batch, and all canvases take the scheduler's steps together.
 """
 
-import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from diffusers import SchedulerMixin, UNet2DConditionModel
 
 from gen4det.diffusion.cross_attention import CrossAttentionRecorder, TokenMaps
+from gen4det.diffusion.guidance import Watch, guided_noise
 from gen4det.diffusion.schedulers import step_options
 
 Blend = Literal["gaussian", "constant", "quartic"]
@@ -85,51 +85,18 @@ def denoise(
                 empty_text,
                 guidance,
                 low_memory=low_memory,
-                recorder=recorder,
-                maps=region.maps if recording else None,
+                watch=_watch(recorder, region.maps) if recording else None,
             )
             merged[region.window] += share * predicted
         latents = scheduler.step(merged, t, latents, **options).prev_sample
     return latents
 
 
-def guided_noise(
-    unet: UNet2DConditionModel,
-    latents: torch.Tensor,
-    t: torch.Tensor,
-    text: torch.Tensor,
-    empty_text: torch.Tensor,
-    guidance: float,
-    *,
-    low_memory: bool = False,
-    recorder: CrossAttentionRecorder | None = None,
-    maps: TokenMaps | None = None,
-) -> torch.Tensor:
-    """Noise predicted with classifier-free guidance; attention to the (non-empty) prompt goes to `maps`.
-
-    Returns:
-        float32 of the shape of `latents`, whatever the precision of the U-Net.
-    """
-    images = len(latents)
-    latents = latents.to(unet.dtype)
-    text = text.to(unet.dtype)
-    empty = empty_text.to(unet.dtype).expand(images, -1, -1)
-    if low_memory:
-        without = unet(latents, t, encoder_hidden_states=empty, return_dict=False)[0].float()
-        with _recording(recorder, maps, slice(None)):
-            prompted = unet(latents, t, encoder_hidden_states=text, return_dict=False)[0].float()
-    else:
-        with _recording(recorder, maps, slice(images, None)):
-            states = torch.cat([empty, text])
-            both = unet(latents.repeat(2, 1, 1, 1), t, encoder_hidden_states=states, return_dict=False)[0]
-        without, prompted = both.float().chunk(2)
-    return without + guidance * (prompted - without)
-
-
-def _recording(
-    recorder: CrossAttentionRecorder | None, maps: TokenMaps | None, rows: slice
-) -> contextlib.AbstractContextManager:
-    return contextlib.nullcontext() if recorder is None or maps is None else recorder.into(maps, rows)
+def _watch(recorder: CrossAttentionRecorder | None, maps: TokenMaps | None) -> Watch | None:
+    """Attention to the prompt goes to `maps`."""
+    if recorder is None or maps is None:
+        return None
+    return lambda rows: recorder.into(maps, rows)
 
 
 def blend_shares(
