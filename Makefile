@@ -3,6 +3,8 @@
 PYTHON ?= python3
 # More arguments for pip, e.g. PIP_ARGS="--extra-index-url URL" for an index with CPU builds of torch.
 PIP_ARGS ?=
+# Versions of all packages, also of those that others bring along. An index that lacks one of them: make setup LOCK=
+LOCK ?= envs/develop.lock.txt
 # More arguments for pytest and Snakemake, e.g. PYTEST_ARGS="-k config" or SNAKEMAKE_ARGS="--cores 1".
 PYTEST_ARGS ?=
 SNAKEMAKE_ARGS ?=
@@ -18,11 +20,12 @@ FIGURES := $(RESULTS)/figures/$(STUDY)
 # Made first, before any evaluation: the last trainings wait for it.
 FIRST := --prioritize $(RESULTS)/synthetic/lvis/mosaicfusion/annotations.json $(RESULTS)/synthetic/lvis/gen2det/annotations.json
 PAGES := $(TABLE).csv $(FIGURES).pdf $(FIGURES)_gallery.pdf
-# The stamp carries the hash of pyproject.toml: installing is repeated when the pins change, and only then.
-HASH := $(shell $(PYTHON) -c 'import hashlib; print(hashlib.sha256(open("pyproject.toml", "rb").read()).hexdigest()[:12])')
+# The stamp carries the hash of pins and lock: installing is repeated when the pins change, and only then.
+HASH := $(shell cat pyproject.toml $(LOCK) | cksum | cut -d " " -f 1)
+CONSTRAINTS = $(if $(LOCK),--constraint $(LOCK))
 INSTALLED := .venv/installed-$(HASH)
-# The environment of the submit host; its stamp carries the hash of its file.
-SUBMITS := .venv-submit/installed-$(shell cksum < envs/submit.yaml | cut -d ' ' -f 1)
+# The environment of the submit host; its stamp carries the hash of its files.
+SUBMITS := .venv-submit/installed-$(shell cat envs/submit.yaml envs/submit.lock.txt | cksum | cut -d " " -f 1)
 # Installs Debian's Slurm where it can; `make test` and `make test-slurm` use it.
 SLURM = tests/slurm/install.sh $$(cd tests/slurm && $(PYTHON) -c 'import local_cluster; print(*local_cluster.PACKAGES)')
 # OpenCV comes twice, because two dependencies ask for two builds of it. Both unpack into one folder; the one
@@ -30,7 +33,7 @@ SLURM = tests/slurm/install.sh $$(cd tests/slurm && $(PYTHON) -c 'import local_c
 OPENCV := $(shell grep -o 'opencv-python-headless==[0-9.]*' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup submit demo seeds plan why test test-slurm lint format schema unlock clean
+.PHONY: help setup submit demo seeds plan why test test-slurm lint format schema lock unlock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,16 +45,18 @@ $(INSTALLED):
 	@test -x $(BIN)/python || { echo "setup: creating .venv"; $(PYTHON) -m venv .venv; } \
 		|| { echo "setup: no virtual environment could be made; on Debian and Ubuntu, install python3-venv"; rm -rf .venv; exit 1; }
 	@echo "setup: installing the packages that pyproject.toml pins (a few minutes the first time)"
-	$(BIN)/python -m pip install --progress-bar off $(PIP_ARGS) --editable '.[dev]'
+	$(BIN)/python -m pip install --progress-bar off $(PIP_ARGS) $(CONSTRAINTS) --editable '.[dev]' \
+		|| { echo "setup: if the index lacks a version of $(LOCK), make setup LOCK= takes what it has"; exit 1; }
 	$(BIN)/python -m pip install --progress-bar off --quiet $(PIP_ARGS) --force-reinstall --no-deps $(OPENCV)
 	@$(BIN)/python -c 'import cv2, diffusers, mmcv, mmdet, mmengine, torch; print("setup: ready, torch", torch.__version__)'
 	@rm -f .venv/installed-*; touch $@
 
 submit: $(SUBMITS)  ## create .venv-submit: Snakemake with the plugin for Slurm, without the libraries of the jobs
 
-$(SUBMITS): envs/submit.yaml
+$(SUBMITS): envs/submit.yaml envs/submit.lock.txt
 	@test -x .venv-submit/bin/python || $(PYTHON) -m venv .venv-submit
-	.venv-submit/bin/python -m pip install --progress-bar off $(PIP_ARGS) $$(sed -n 's/^ *- \(.*==.*\)/\1/p' $<)
+	.venv-submit/bin/python -m pip install --progress-bar off $(PIP_ARGS) $(if $(LOCK),--constraint envs/submit.lock.txt) \
+		$$(sed -n 's/^ *- \(.*==.*\)/\1/p' $<)
 	@rm -f .venv-submit/installed-*; touch $@
 
 demo: setup  ## real against generated training data in the miniature: table and figures from nothing
@@ -94,6 +99,9 @@ format: setup  ## rewrite Python and Snakemake files in the common format
 
 schema: setup  ## write config/schema/ and config/reference.yaml from the typed settings
 	$(BIN)/python -m gen4det.orchestration.settings_docs
+
+lock: setup  ## write envs/*.lock.txt: what pip makes today of the pins in pyproject.toml and envs/*.yaml
+	PYTHONPATH=workflow $(BIN)/python -m gen4det.orchestration.locks
 
 unlock: setup  ## after a crash or power cut: remove the lock that a run left behind
 	$(SNAKEMAKE) --unlock

@@ -19,7 +19,7 @@ from gen4det.data.images import ShardWriter, encode_image
 from gen4det.engines.base import Generated
 from gen4det.engines.shard_writer import ShardInProgress
 from gen4det.filters.aesthetic import AestheticHead, AestheticRater, calibration, load_head, models_digest
-from gen4det.filters.clip import ImageEncoder, Preprocessing
+from gen4det.filters.clip import ImageEncoder
 from gen4det.stages import calibrate, rate
 
 CLIP = Path(__file__).parents[2] / "resources/miniature/clip"
@@ -104,20 +104,41 @@ def test_unusable_predictors_are_refused_in_one_line(tmp_path, monkeypatch, cont
 # --- CLIP -----------------------------------------------------------------------------------------------
 
 
-def test_preprocessing_is_that_of_transformers(encoder):
-    processor = pytest.importorskip("transformers.models.clip.image_processing_pil_clip")
-    reference = processor.CLIPImageProcessorPil.from_pretrained(CLIP)
-    for image in pictures(3):
-        expected = reference(Image.fromarray(image), return_tensors="np")["pixel_values"][0]
-        np.testing.assert_allclose(encoder.preprocess(image), expected, atol=1e-6)
+def by_hand(image: np.ndarray, edge: int, mean: list[float], std: list[float]) -> np.ndarray:
+    """What the paper's code does: bicubic to the shorter side, the centre, three channels normalised."""
+    picture = Image.fromarray(image)
+    scale = edge / min(picture.size)
+    size = tuple(edge if side == min(picture.size) else int(side * scale) for side in picture.size)
+    left, top = ((side - edge) // 2 for side in size)
+    pixels = np.asarray(picture.resize(size, Image.Resampling.BICUBIC), np.float32)
+    pixels = pixels[top : top + edge, left : left + edge] / 255
+    return ((pixels - np.float32(mean)) / np.float32(std)).transpose(2, 0, 1)
 
 
-def test_preprocessing_in_its_older_spelling_and_of_other_models():
-    values = {"size": 224, "crop_size": 224, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    assert Preprocessing.parse(values, "x").crop == (224, 224)
-    for wrong in ({"size": {"height": 3}}, {"crop_size": 300}):
-        with pytest.raises(InputError, match="x: "):
-            Preprocessing.parse(values | wrong, "x")
+@pytest.mark.parametrize("size", [(64, 64), (63, 1), (31, 97), (427, 640), (65, 1000), (3, 300)])
+def test_preprocessing_is_clips_own_to_the_pixel(encoder, size):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(encoder.preprocess(image), by_hand(image, 64, [0.5] * 3, [0.5] * 3))
+
+
+def test_no_torchvision_is_needed(encoder):
+    assert "torchvision" not in sys.modules and type(encoder.processor).__name__ == "CLIPImageProcessorPil"
+
+
+def test_preprocessing_in_its_older_spelling_and_of_other_models(tmp_path):
+    shutil.copytree(CLIP, tmp_path / "clip")
+    file = tmp_path / "clip/preprocessor_config.json"
+    older = {"size": 64, "crop_size": 64, "image_mean": [0.5] * 3, "image_std": [0.25] * 3, "resample": 3}
+    file.write_text(json.dumps(older | {"feature_extractor_type": "CLIPFeatureExtractor"}))
+    image = pictures(2)[1]
+    found = ImageEncoder(str(tmp_path / "clip")).preprocess(image)
+    np.testing.assert_array_equal(found, by_hand(image, 64, [0.5] * 3, [0.25] * 3))
+    file.write_text(json.dumps(older | {"crop_size": 96}))
+    with pytest.raises(InputError, match="cuts images to 96 x 96 px, the image tower takes 64 x 64 px"):
+        ImageEncoder(str(tmp_path / "clip"))
+    file.write_text(json.dumps(older | {"size": {"width": 3}}))
+    with pytest.raises(InputError, match="cannot be loaded"):
+        ImageEncoder(str(tmp_path / "clip"))
 
 
 def test_embeddings_are_those_of_the_whole_model(encoder):

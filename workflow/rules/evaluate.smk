@@ -13,7 +13,7 @@ rule evaluate:
     benchmark:
         "<benchmarks>/evaluate/{dataset}/{detector}/{arm}/seed{seed}.tsv"
     conda:
-        "../../envs/detect.yaml"
+        "../../envs/compute.yaml"
     threads: jobs.needs("evaluate").threads
     resources:
         mem_mb=jobs.memory("evaluate"),

@@ -19,7 +19,7 @@ rule filter:
     benchmark:
         "<benchmarks>/filter/{dataset}/{engine}.tsv"
     conda:
-        "../../envs/generate.yaml"
+        "../../envs/analyse.yaml"
     threads: jobs.needs("filter").threads
     resources:
         mem_mb=jobs.memory("filter"),

@@ -17,7 +17,7 @@ rule finetune:
     benchmark:
         "<benchmarks>/finetune/{dataset}/{engine}.tsv"
     conda:
-        "../../envs/generate.yaml"
+        "../../envs/compute.yaml"
     threads: jobs.needs("finetune").threads
     resources:
         mem_mb=jobs.memory("finetune"),

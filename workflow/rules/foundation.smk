@@ -15,7 +15,7 @@ rule foundation_corpus:
     benchmark:
         "<benchmarks>/foundation/corpus.tsv"
     conda:
-        "../../envs/foundation.yaml"
+        "../../envs/compute.yaml"
     threads: jobs.needs("finetune").threads
     resources:
         mem_mb=jobs.memory("finetune"),

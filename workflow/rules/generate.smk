@@ -16,7 +16,7 @@ rule plan:
     benchmark:
         "<benchmarks>/plan/{dataset}/{engine}.tsv"
     conda:
-        "../../envs/generate.yaml"
+        "../../envs/compute.yaml"
     threads: jobs.needs("plan").threads
     resources:
         mem_mb=jobs.memory("plan"),
@@ -46,7 +46,7 @@ rule generate:
     benchmark:
         "<benchmarks>/generate/{dataset}/{engine}/{shard}.tsv"
     conda:
-        "../../envs/generate.yaml"
+        "../../envs/compute.yaml"
     threads: jobs.needs("generate").threads
     resources:
         mem_mb=jobs.memory("generate"),

@@ -19,7 +19,7 @@ rule rate:
     benchmark:
         "<benchmarks>/rate/{dataset}/{engine}/{shard}.tsv"
     conda:
-        "../../envs/generate.yaml"
+        "../../envs/compute.yaml"
     threads: jobs.needs("measure").threads
     resources:
         mem_mb=jobs.memory("measure"),
@@ -49,7 +49,7 @@ rule calibrate:
     benchmark:
         "<benchmarks>/calibrate/{dataset}.tsv"
     conda:
-        "../../envs/generate.yaml"
+        "../../envs/compute.yaml"
     threads: jobs.needs("measure").threads
     resources:
         mem_mb=jobs.memory("measure"),
@@ -82,7 +82,7 @@ rule detect:
     benchmark:
         "<benchmarks>/detect/{dataset}/{engine}/{detector}/seed{seed}/{shard}.tsv"
     conda:
-        "../../envs/detect.yaml"
+        "../../envs/compute.yaml"
     threads: jobs.needs("measure").threads
     resources:
         mem_mb=jobs.memory("measure"),

@@ -31,7 +31,7 @@ rule train:
     benchmark:
         "<benchmarks>/train/{dataset}/{detector}/{arm}/seed{seed}.tsv"
     conda:
-        "../../envs/detect.yaml"
+        "../../envs/compute.yaml"
     threads: jobs.needs("train").threads
     resources:
         mem_mb=jobs.memory("train"),

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Run by Snakemake inside the environment of detect.yaml, once it is made.
+# Run by Snakemake inside the environment of compute.yaml, once it is made.
 set -eu
 
 # Two dependencies ask for two builds of OpenCV, which unpack into one folder. The one without windows must be the
