@@ -227,6 +227,7 @@ def test_the_released_codes_constants(request):
     assert (official.denoising.scheduler, official.denoising.steps) == ("checkpoint", 50)
     assert (official.random_stream, official.token, official.rounding) == ("official", "official", "truncate")
     assert official.masks.aggregation == official.masks.components.reference == "official"
+    assert official.masks.components.connectivity == 8
     assert official.drop_image and official.blend == "gaussian"
 
 

@@ -91,6 +91,38 @@ def test_check_1_the_official_random_stream():
     assert [c.seed for c in canvases] == [0, 1, 2]
 
 
+@pytest.mark.parametrize(
+    ("objects", "expected"),
+    [
+        ((2,), [
+            ((861, -1), 768, 472), ((-1, 829), 768, 352), ((1033, -1), 768, 312),
+            ((513, -1), 768, 304), ((-1, 676), 384, 472), ((-1, 418), 768, 448),
+        ]),
+        ((1, 2, 4), [
+            ((861, -1), 768, 472), ((-1, 829), 768, 352), ((-1,), 384, None),
+            ((286, 285, 577, -1), 768, (632, 384)), ((202, 300, 635, -1), 768, (504, 304)),
+            ((647, -1), 768, 368), ((127, 533, 1123, -1), 768, (560, 432)),
+            ((-1, 682, 1010, 2), 768, (560, 296)),
+        ]),
+    ],
+)  # fmt: skip
+def test_the_official_stream_jitters_the_cut_of_two(objects, expected):
+    """Drawn by hand from Python's generator: choice of N, partners, shuffle, coin, cut; then the next image.
+
+    Per image: categories (-1 the main one), height of the canvas, where it is cut.
+    """
+    settings = Settings(random_stream="official", objects=objects, images_per_category=len(expected))
+    found = []
+    for canvas in draw_canvases([-1], range(1203), settings, run_seed=0, cell=8):
+        layout, first = canvas.layout, canvas.layout.cores[0]
+        assert_sound(layout, settings, 8)
+        cut = {1: None, 2: first.height if layout.height == 768 else first.width}
+        found.append(
+            (canvas.categories, layout.height, cut.get(len(layout.cores), (first.width, first.height)))
+        )
+    assert found == expected
+
+
 def test_two_objects_lie_side_by_side_or_one_above_the_other():
     settings, draw = Settings(), random.Random(3)
     layouts = {draw_layout(draw, 2, settings, 8) for _ in range(64)}

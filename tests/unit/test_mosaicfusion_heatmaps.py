@@ -86,15 +86,27 @@ def test_maps_without_contrast_are_rejected_with_a_reason(mode, bad, reason):
 # --- details ----------------------------------------------------------------------------------------
 
 
-def test_official_aggregation_is_the_released_codes_arithmetic():
+def as_released(heat: dict[int, np.ndarray], dtype: type = np.float64) -> np.ndarray:
+    """The released code's arithmetic: RGB pictures, from coarse to fine, their mean in double precision."""
     total = 0
-    for values in heat().values():
-        coarse = (values / values.max() * 255).astype(np.uint8)
+    for key in sorted(heat, reverse=True):
+        coarse = (heat[key] / heat[key].max() * 255).astype(np.uint8)
         picture = Image.fromarray(np.stack([coarse] * 3, axis=-1)).resize((SIZE[1], SIZE[0]))
-        total = total + np.asarray(picture)[..., 0].astype(np.float32) / 255
-    mean = total / 3
-    expected = (mean / mean.max() * 255).astype(np.uint8)
-    assert np.array_equal(aggregate(heat(), SIZE, "official"), expected)
+        total = total + np.asarray(picture)[..., 0].astype(dtype) / 255
+    mean = total / len(heat)
+    return (255 * mean / mean.max()).astype(np.uint8)
+
+
+def test_official_aggregation_is_the_released_codes_arithmetic():
+    assert np.array_equal(aggregate(heat(), SIZE, "official"), as_released(heat()))
+
+
+def test_official_aggregation_keeps_double_precision_until_it_has_8_bits():
+    """Single precision puts pixels whose mean is just a whole level on the level below."""
+    maps = {1: blob(48, 64, 1), 2: blob(24, 32, 2)}
+    ours = aggregate(maps, SIZE, "official")
+    assert np.array_equal(ours, as_released(maps))
+    assert (ours != as_released(maps, np.float32)).sum() > 1000
 
 
 def test_official_gives_every_resolution_the_same_peak_and_paper_does_not():

@@ -35,9 +35,18 @@ def test_speck_below_the_floor_is_erased():
     assert np.array_equal(found.mask, rectangles((20, 30, 40, 40)))
 
 
-def test_diagonal_neighbours_are_two_components():
-    found = single_component(rectangles((0, 0, 30, 30), (30, 30, 5, 5)), SETTINGS)
-    assert found.mask.sum() == 900
+def test_two_squares_that_touch_at_a_corner():
+    """Two objects with 4-connected components, one with 8-connected ones."""
+    squares = rectangles((10, 10, 30, 30), (40, 40, 30, 30))
+    assert single_component(squares, SETTINGS).reason == region_masks.MULTIPLE
+    found = single_component(squares, ComponentSettings(connectivity=8))
+    assert found.reason is None and np.array_equal(found.mask, squares)
+
+
+def test_a_speck_at_a_corner_belongs_to_the_object_or_not():
+    mask = rectangles((0, 0, 30, 30), (30, 30, 5, 5))
+    assert single_component(mask, SETTINGS).mask.sum() == 900
+    assert single_component(mask, ComponentSettings(connectivity=8)).mask.sum() == 925
 
 
 @pytest.mark.parametrize(

@@ -39,10 +39,11 @@ class Layout:
 def draw_layout(draw: random.Random, objects: int, settings: Settings, cell: int) -> Layout:
     """Draw a layout for 1, 2 or 4 objects.
 
-    One object has the whole canvas; two lie side by side or one above the other (a fair coin), cut in the
-    middle; four meet in a centre that is uniform in [sigma, 1 - sigma] of the canvas, rounded down to whole
-    cells, but to one at least. With four, x is drawn before y, as in the released code, whose random stream
-    this follows.
+    One object has the whole canvas; two lie side by side or one above the other (a fair coin); four meet in a
+    centre that is uniform in [sigma, 1 - sigma] of the canvas, rounded down to whole cells, but to one at
+    least. Two are cut in the middle, since the paper jitters a centre; the released code, which
+    `random_stream: official` follows draw by draw, jitters their cut like one axis of the centre. The coin
+    comes before the cut, and x before y.
 
     Raises:
         InputError: see `check_sizes`.
@@ -52,9 +53,15 @@ def draw_layout(draw: random.Random, objects: int, settings: Settings, cell: int
     if objects == 1:
         return cut(height, width, [], [], settings)
     if objects == 2:
-        if draw.choice((0, 1)) == 0:
-            return cut(height, 2 * width, [], [width], settings)
-        return cut(2 * height, width, [height], [], settings)
+        one_above_the_other = draw.choice((False, True))
+        side = height if one_above_the_other else width
+        if settings.random_stream == "official":
+            at = _jittered(draw, side, settings.centre_sigma, cell)
+        else:
+            at = side
+        if one_above_the_other:
+            return cut(2 * height, width, [at], [], settings)
+        return cut(height, 2 * width, [], [at], settings)
     x = _jittered(draw, width, settings.centre_sigma, cell)
     y = _jittered(draw, height, settings.centre_sigma, cell)
     return cut(2 * height, 2 * width, [y], [x], settings)

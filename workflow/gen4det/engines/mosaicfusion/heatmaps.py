@@ -29,14 +29,14 @@ def aggregate(
     """Combine the maps of all resolutions into one heat map of the region.
 
     "official": every resolution is divided by its own maximum and reduced to 8 bits before it is resized, so
-    that each contributes with the same peak; the mean is divided by its maximum.
+    that each contributes with the same peak; their mean, in double precision, is divided by its maximum.
     "paper": maps are resized as they are and added up, and the sum is stretched to the full range. Because
     resizing is linear, layers of one resolution may be added up before it.
 
     Args:
         heat: resolution -> float (h, w), the object token's probability, averaged over steps and heads and
-            added up over layers. Keys only tell resolutions apart; "paper" needs maps of one scale, so that
-            every layer counts the same.
+            added up over layers. Keys tell resolutions apart and grow from fine to coarse; "paper" needs maps
+            of one scale, so that every layer counts the same.
         size: (height, width) of the region in pixels.
 
     Returns:
@@ -61,12 +61,15 @@ def aggregate(
 
 
 def _official(maps: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    total = np.zeros(size, dtype=np.float32)
-    for values in maps:
+    total = np.zeros(size)
+    for values in reversed(maps):  # from coarse to fine, as the released code adds them up
         # One band is resized like each of three equal ones, at a third of the cost.
         coarse = Image.fromarray(_to_bytes(values))
-        total += np.asarray(_resize(coarse, size), dtype=np.float32) / 255
-    return _to_bytes(total / len(maps))
+        total += np.asarray(_resize(coarse, size)) / 255
+    mean = total / len(maps)
+    peak = mean.max()
+    # In this order: which level a mean just at its edge falls on depends on what is rounded first.
+    return (255 * mean / peak if peak > 0 else mean).astype(np.uint8)
 
 
 def _paper(maps: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:

@@ -43,6 +43,9 @@ class BilateralSolverSettings(Settings):
 class ComponentSettings(Settings):
     """Which connected components are objects; a region must hold exactly one."""
 
+    connectivity: Literal[4, 8] = 4
+    """4: pixels that touch at a corner only are apart; 8: they belong together. The released code asks for 4,
+    but the number reaches another parameter of the call: its data are made with 8."""
     reference: Literal["region", "official"] = "region"
     """What limits areas: "region", shares of the region's own area (paper, section 3.3); "official", the
     pixel counts below for regions of every size."""

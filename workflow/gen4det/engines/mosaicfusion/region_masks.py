@@ -43,7 +43,7 @@ def region_mask(
         rgb: uint8 (H, W, 3), the decoded pixels of the region's diffusion rectangle.
 
     Returns:
-        A mask with exactly one 4-connected component, or a reason.
+        A mask with exactly one connected component, or a reason.
     """
     try:
         heat_map = aggregate(heat, rgb.shape[:2], settings.aggregation)
@@ -53,13 +53,14 @@ def region_mask(
 
 
 def single_component(mask: np.ndarray, settings: ComponentSettings) -> RegionMask:
-    """Keep the one 4-connected component within the limits; components outside them are erased.
+    """Keep the one connected component within the limits; components outside them are erased.
 
     Args:
         mask: bool (H, W) of the whole region, whose size the limits refer to.
     """
     height, width = mask.shape
-    labels, count = ndimage.label(mask)  # default structure: 4-connected
+    structure = ndimage.generate_binary_structure(2, 2 if settings.connectivity == 8 else 1)
+    labels, count = ndimage.label(mask, structure)
     areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     if settings.reference == "official":
         smallest, largest = settings.official_min_area, settings.official_max_area
