@@ -9,8 +9,8 @@ from gen4det.core.provenance import PACKAGE_ROOT, import_closure
 
 LAYERS = (
     {"core"},
-    {"data", "miniature"},
     {"training"},
+    {"data", "miniature"},
     {"diffusion", "filters", "detection", "evaluation"},
     {"engines"},
     {"orchestration"},

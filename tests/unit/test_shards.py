@@ -216,7 +216,7 @@ def test_work_of_other_settings_is_refused_in_one_line(dataset, manifest, tmp_pa
     before = {path.name: path.read_bytes() for path in (tmp_path / "00000.work").glob("*.zip")}
     other = {**SETTINGS, "run_seed": 4}
     line = one_line(generate(dataset, manifest, tmp_path, settings=other, status=2))
-    assert "00000.work: begun with other settings; delete it" in line
+    assert "00000.work: begun with other settings; delete this folder" in line
     line = one_line(stage("generate", *shard_arguments(dataset, manifest, tmp_path, 0, 2), status=2))
     assert "begun with other shards" in line
     assert {path.name: path.read_bytes() for path in (tmp_path / "00000.work").glob("*.zip")} == before

@@ -232,7 +232,7 @@ def test_ctrl_c_is_no_failed_attempt(world, monkeypatch):
 
 def test_a_foreign_checkpoint_is_refused(world):
     world.train("foreign", fingerprint="a", stop=StopAfter(2))
-    with pytest.raises(InputError, match="checkpoint made with other settings; delete this folder"):
+    with pytest.raises(InputError, match="begun with other settings; delete this folder"):
         world.train("foreign", fingerprint="b")
     assert world.train("foreign", fingerprint="a").finished
 

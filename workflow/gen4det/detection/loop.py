@@ -8,7 +8,6 @@ A checkpoint therefore needs no generator states.
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from mmengine.config import Config
@@ -19,9 +18,10 @@ from torch.utils.data import DataLoader
 
 from gen4det.core.progress import progress
 from gen4det.core.provenance import seed_for
-from gen4det.detection.checkpoints import WorkFolder
 from gen4det.detection.datasets import seed_everything
 from gen4det.detection.losses import Losses
+from gen4det.training.stop import Stop
+from gen4det.training.work_folder import WorkFolder
 
 SAVE_SECONDS = 20.0
 """Least time between two checkpoints."""
@@ -29,16 +29,6 @@ SAVE_SHARE = 0.02
 """Largest share of the time that checkpoints may take."""
 LOOK_ITERATIONS = 10
 """Iterations between two looks at the losses; each waits for the GPU."""
-
-
-class Stop(Protocol):
-    """Says when a training has to stop."""
-
-    def step(self) -> None:
-        """An iteration has ended."""
-
-    def reached(self) -> bool:
-        """Whether to save and stop now."""
 
 
 class TrainingLoop(BaseLoop):

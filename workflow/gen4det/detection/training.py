@@ -19,15 +19,16 @@ from gen4det.core.errors import InputError
 from gen4det.core.provenance import seed_for
 from gen4det.data.datasets import Dataset, Split
 from gen4det.data.shards import load_synthetic
-from gen4det.detection.checkpoints import WorkFolder
 from gen4det.detection.datasets import DetectionDataset, Source, seed_everything
 from gen4det.detection.detectors import build_model, load_backbone, load_config
 from gen4det.detection.loading import ignore_signals
-from gen4det.detection.loop import Stop, TrainingLoop, make_runner
+from gen4det.detection.loop import TrainingLoop, make_runner
 from gen4det.detection.samplers import BatchSampler, Pool, repeat_factors
 from gen4det.detection.settings import DetectorSettings, TrainSettings
 from gen4det.detection.synthetic_aware import make_aware, require_aware
 from gen4det.detection.weights import save_weights
+from gen4det.training.stop import Stop
+from gen4det.training.work_folder import WorkFolder
 
 log = logging.getLogger(__name__)
 

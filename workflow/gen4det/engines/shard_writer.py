@@ -7,22 +7,19 @@ Files of the shard <prefix>:
     <prefix>.zip, <prefix>.json      the finished shard; the JSON appears last and completes it
 """
 
-import contextlib
-import fcntl
 import json
 import logging
-import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from gen4det.core.errors import InputError
-from gen4det.core.provenance import content_hash, write_json
+from gen4det.core.provenance import content_hash
 from gen4det.data.annotations import write_annotations
 from gen4det.data.images import ShardWriter, encode_image
 from gen4det.data.masks import area_of_rle
 from gen4det.data.shards import archive_digest, dumps
 from gen4det.engines.base import Generated
+from gen4det.training.work_folder import WorkFolder
 
 FIRST_IMAGE_ID = 1_000_000
 """Beyond the ids of COCO's and LVIS's photographs."""
@@ -51,44 +48,29 @@ class ShardInProgress:
         image_format: "png" or "jpg".
 
     Raises:
-        InputError: the folder was begun by another run, or another process is at work in it.
+        InputError: (on entering) the folder holds batches of another run, or another process draws them.
     """
 
     def __init__(self, prefix: str | Path, run: dict, shard: int, shards: int, image_format: str = "png"):
-        self.prefix = Path(prefix)
-        self.folder = Path(f"{prefix}.work")
         self.archive = Path(f"{prefix}.zip")
         self.labels = Path(f"{prefix}.json")
         self.run, self.shard, self.shards = run, shard, shards
         self.image_format = image_format
+        self._work = WorkFolder(
+            f"{prefix}.work",
+            {**run, "shard": shard, "shards": shards},
+            doing="drawing this shard",
+            keeps="*.zip",
+            limit_attempts=False,  # each batch is progress, and the first is always finished
+        )
+        self.folder = self._work.path
 
     def __enter__(self) -> "ShardInProgress":
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            lock = stack.enter_context(open(self.folder / "lock", "w"))
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(f"{self.folder}: another process is drawing this shard") from None
-            self._check_fingerprint()
-            self._stack = stack.pop_all()
+        self._work.__enter__()
         return self
 
     def __exit__(self, kind, value, traceback) -> None:
-        self._stack.close()
-
-    def _check_fingerprint(self) -> None:
-        path = self.folder / "fingerprint.json"
-        wanted = {**self.run, "shard": self.shard, "shards": self.shards}
-        if not path.exists():
-            write_json(path, wanted, indent=1)
-            return
-        found = json.loads(path.read_bytes())
-        different = sorted(key for key in found | wanted if found.get(key) != wanted.get(key))
-        if different:
-            raise InputError(
-                f"{self.folder}: begun with other {', '.join(different)}; delete it to draw the shard anew"
-            )
+        self._work.__exit__(kind, value, traceback)
 
     # --- batches ------------------------------------------------------------------------------------
 
@@ -160,7 +142,7 @@ class ShardInProgress:
 
     def discard(self) -> None:
         """Remove the work folder, once everything that is made of it is written."""
-        shutil.rmtree(self.folder)
+        self._work.remove()
 
 
 def _read_labels(path: Path) -> dict:

@@ -12,13 +12,10 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from gen4det.core.errors import InputError
+from gen4det.core.exit_status import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED
 from gen4det.core.settings import Settings, parse_settings
 
 S = TypeVar("S", bound=Settings)
-
-EXIT_INPUT = 2
-EXIT_INTERRUPTED = 128 + signal.SIGINT
-EXIT_TERMINATED = 128 + signal.SIGTERM
 
 MENDABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS})
 """Failures of writing that are no defect of the program: full or read-only disks, quotas, permissions."""

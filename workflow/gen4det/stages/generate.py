@@ -20,9 +20,9 @@ from gen4det.data.manifests import batches_of_shard, read_manifest
 from gen4det.engines.base import Engine, load_engine
 from gen4det.engines.shard_writer import ShardInProgress
 from gen4det.stages._cli import run, stage_parser
-from gen4det.stages._deadline import Deadline
 from gen4det.stages._device import torch_device
 from gen4det.stages._engine import drawing_settings
+from gen4det.training.stop import Deadline
 
 log = logging.getLogger("gen4det.generate")
 

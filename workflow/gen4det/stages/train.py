@@ -14,8 +14,8 @@ from gen4det.core.provenance import RunRecord, code_hash, file_hash
 from gen4det.data.datasets import load_dataset
 from gen4det.detection.settings import TrainSettings
 from gen4det.stages._cli import run, stage_parser, stage_settings
-from gen4det.stages._deadline import Deadline
 from gen4det.stages._device import torch_device
+from gen4det.training.stop import Deadline
 
 log = logging.getLogger("gen4det.train")
 

@@ -1,21 +1,41 @@
-"""When a long stage stops by itself: on SIGTERM, or before its wall-clock budget is used up."""
+"""When a long job stops by itself: on SIGTERM, or before its wall-clock budget is used up."""
 
 import signal
 import sys
 import time
 from types import FrameType
+from typing import Protocol
 
-from gen4det.stages._cli import EXIT_TERMINATED
+from gen4det.core.exit_status import EXIT_OUT_OF_TIME, EXIT_TERMINATED
 
-EXIT_OUT_OF_TIME = 75
-"""The budget is used up and progress is saved: run the same command again (EX_TEMPFAIL of sysexits.h)."""
+PATIENCE = 30.0
+"""Seconds after a SIGTERM in which further ones are taken for the same wish. Slurm signals every process of a
+job and torchrun passes its own signal on, so that each process gets two or more, within milliseconds."""
+
+
+class Stop(Protocol):
+    """What a loop asks between two steps; `Deadline` is one."""
+
+    def step(self) -> None:
+        """A step has ended."""
+
+    def reached(self) -> bool:
+        """Whether to save and stop now."""
+
+    @property
+    def exit_status(self) -> int:
+        """Exit status of a job that stopped because of this."""
+
+
+class Stopped(SystemExit):
+    """The job was told to stop and all is saved. Nobody needs to catch it: it leaves with its exit status."""
 
 
 class Deadline:
     """Asked between the steps of a loop whether to stop, so that finished steps are never lost.
 
-    As a context manager it takes SIGTERM inside its block as a wish to stop after the current step; a second
-    SIGTERM leaves at once.
+    As a context manager it takes SIGTERM inside its block as a wish to stop after the current step. Who has
+    waited `PATIENCE` seconds and sends another one makes the process leave at once.
 
     Args:
         max_seconds: wall-clock budget from now on; None: unlimited.
@@ -23,8 +43,8 @@ class Deadline:
 
     def __init__(self, max_seconds: float | None = None):
         self.max_seconds = max_seconds
-        self.terminated = False
         self.out_of_time = False
+        self._terminated_at: float | None = None
         self._started = self._last_step = time.monotonic()
         self._steps: list[float] = []
 
@@ -46,6 +66,11 @@ class Deadline:
         return self.stopped
 
     @property
+    def terminated(self) -> bool:
+        """Whether SIGTERM came."""
+        return self._terminated_at is not None
+
+    @property
     def stopped(self) -> bool:
         """Whether it has been reached."""
         return self.terminated or self.out_of_time
@@ -63,6 +88,8 @@ class Deadline:
         signal.signal(signal.SIGTERM, self._previous)
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
-        if self.terminated:
+        now = time.monotonic()
+        if self._terminated_at is None:
+            self._terminated_at = now
+        elif now - self._terminated_at > PATIENCE:
             sys.exit(EXIT_TERMINATED)
-        self.terminated = True

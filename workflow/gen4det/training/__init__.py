@@ -1,0 +1,1 @@
+"""Long jobs that learn: where they keep their progress, when they stop, the loop they run."""
