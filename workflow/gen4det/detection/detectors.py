@@ -5,6 +5,7 @@ Importing this module makes mmdet usable, with or without mmcv's compiled operat
 
 import contextlib
 import io
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,24 @@ from torch import nn
 from gen4det.core.errors import InputError
 from gen4det.detection import mmcv_ext
 
+
+@contextlib.contextmanager
+def _without(package: str) -> Iterator[None]:
+    """Inside the block a package that is not loaded yet counts as not installed."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+
+
 mmcv_ext.install()  # before anything imports mmcv.ops
-with contextlib.redirect_stdout(io.StringIO()):  # mmdet prints which optional parts it lacks
+# mmdet prints which optional parts it lacks. Of transformers it takes language models and one optimizer,
+# which no detector here uses, and which are half of the seconds before a training begins.
+with contextlib.redirect_stdout(io.StringIO()), _without("transformers"):
     import mmdet.datasets.transforms  # noqa: F401  (registers the transforms)
     import mmdet.models  # noqa: F401  (registers the models)
 from mmdet.registry import MODELS, TRANSFORMS  # noqa: E402

@@ -3,22 +3,20 @@
 Weights are read from safetensors only, and no code that comes with a model is run.
 """
 
-import re
-from collections.abc import Callable
-from pathlib import Path
-from typing import TypeVar
-
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
-from safetensors import SafetensorError
-from transformers import CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from gen4det.core.errors import InputError
 from gen4det.diffusion.settings import DenoisingSettings, ModelSource
-
-T = TypeVar("T")
+from gen4det.diffusion.sources import (
+    check_grounded,
+    latent_cell,  # noqa: F401  (for those that load the pipeline anyway)
+    load_tokenizer,  # noqa: F401
+    locate,
+    reading,
+)
 
 PRECISIONS = {
     "float32": torch.float32,
@@ -51,7 +49,7 @@ def load_grounded_inpainting(source: ModelSource, device: str = "cpu") -> Stable
     check_grounded(source)
     location = locate(source)
     path = location.pop("pretrained_model_name_or_path")
-    unet, found = _reading(
+    unet, found = reading(
         source,
         lambda: UNet2DConditionModel.from_pretrained(
             path,
@@ -69,28 +67,6 @@ def load_grounded_inpainting(source: ModelSource, device: str = "cpu") -> Stable
     return _load_pipeline(source, "StableDiffusionGLIGENPipeline", device, unet=unet)
 
 
-def check_grounded(source: ModelSource) -> None:
-    """Refuse a U-Net that is not made for grounded inpainting, from its configuration alone.
-
-    Raises:
-        InputError: it does not take latents, known latents and mask together (9 channels), or has neither
-            gated self-attention nor a position net for boxes and phrases; or as `load_text_to_image`.
-    """
-    config = _reading(source, lambda: UNet2DConditionModel.load_config(subfolder="unet", **locate(source)))
-    expected = 2 * config["out_channels"] + 1
-    if config["in_channels"] != expected:
-        raise InputError(
-            f"{source.path}: unet: {config['in_channels']} input channels, expected {expected} "
-            "(latents, known latents, mask); this is no inpainting model"
-        )
-    attention = config.get("attention_type", "default")
-    if attention != "gated":
-        raise InputError(
-            f"{source.path}: unet: attention_type {attention!r}, expected 'gated': it has no gated "
-            "self-attention and position net for boxes with phrases (GLIGEN, box and text)"
-        )
-
-
 def _load_pipeline(
     source: ModelSource | None, kind: str, device: str, **parts: torch.nn.Module
 ) -> StableDiffusionPipeline:
@@ -98,10 +74,10 @@ def _load_pipeline(
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()  # of files being read; the stages report progress in images
     location = locate(source)
-    found = _reading(source, lambda: StableDiffusionPipeline.load_config(**location))["_class_name"]
+    found = reading(source, lambda: StableDiffusionPipeline.load_config(**location))["_class_name"]
     if found != kind:
         raise InputError(f"{source.path}: holds a {found}, expected a {kind}")
-    pipeline = _reading(
+    pipeline = reading(
         source,
         lambda: StableDiffusionPipeline.from_pretrained(
             location["pretrained_model_name_or_path"],
@@ -129,50 +105,3 @@ def set_precision(pipeline: StableDiffusionPipeline, settings: DenoisingSettings
     if pipeline.unet.dtype != dtype:
         pipeline.unet.to(dtype)
     torch.set_float32_matmul_precision("high" if settings.precision == "tf32" else "highest")
-
-
-def load_tokenizer(source: ModelSource | None) -> CLIPTokenizer:
-    """The tokenizer of a pipeline; needs no weights.
-
-    Raises:
-        InputError: as `load_text_to_image`.
-    """
-    location = locate(source)
-    path = location.pop("pretrained_model_name_or_path")
-    return _reading(source, lambda: CLIPTokenizer.from_pretrained(path, subfolder="tokenizer", **location))
-
-
-def latent_cell(source: ModelSource | None) -> int:
-    """Side in pixels of one latent cell (8 for Stable Diffusion), from the autoencoder's configuration alone.
-
-    Raises:
-        InputError: as `load_text_to_image`.
-    """
-    config = _reading(source, lambda: AutoencoderKL.load_config(subfolder="vae", **locate(source)))
-    return 2 ** (len(config["block_out_channels"]) - 1)
-
-
-def locate(source: ModelSource | None) -> dict:
-    """Keyword arguments that name a model to `from_pretrained` and its kin.
-
-    Raises:
-        InputError: no source, no such folder, or a hub id without revision.
-    """
-    if source is None:
-        raise InputError("foundation.diffusion: no model given; expected a folder or a hub id with revision")
-    if Path(source.path).is_dir():
-        return {"pretrained_model_name_or_path": source.path, "revision": None}
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source.path):
-        raise InputError(f"{source.path}: no such folder")
-    if source.revision is None:
-        raise InputError(f"{source.path}: no such folder, and a hub id needs a revision (commit)")
-    return {"pretrained_model_name_or_path": source.path, "revision": source.revision}
-
-
-def _reading(source: ModelSource, read: Callable[[], T]) -> T:
-    """Run a reader; whatever a folder can be wrong in becomes one line that names it."""
-    try:
-        return read()
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(f"{source.path}: cannot be loaded: {lines[0]}") from error

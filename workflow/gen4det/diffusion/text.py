@@ -1,28 +1,9 @@
-"""Names to words, and prompts to the text encoder's states."""
-
-import re
+"""Prompts to the text encoder's states."""
 
 import torch
 from diffusers import StableDiffusionPipeline
-from transformers import PreTrainedTokenizerBase
 
-CLIP_CONTEXT = 77
-"""Tokens that CLIP's text encoder sees, the two that mark start and end included."""
-
-
-def spoken_name(category: dict) -> str:
-    """A category's name as words: underscores become spaces."""
-    return squeeze(category["name"].replace("_", " ")).strip()
-
-
-def squeeze(text: str) -> str:
-    """Each run of white space becomes one space."""
-    return re.sub(r"\s+", " ", text)
-
-
-def context_length(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens of a prompt that are read, start and end included; the rest is cut off."""
-    return min(tokenizer.model_max_length, CLIP_CONTEXT)
+from gen4det.diffusion.words import context_length, spoken_name  # noqa: F401  (for those that encode anyway)
 
 
 class TextStates:

@@ -6,8 +6,8 @@ from gen4det.core.errors import InputError
 from gen4det.core.provenance import seed_for
 from gen4det.data.annotations import category_counts, index_annotations
 from gen4det.data.images import image_name
-from gen4det.diffusion.grounded_inpainting import latent_mask, painted_share
-from gen4det.diffusion.text import spoken_name
+from gen4det.diffusion.latent_boxes import latent_mask, painted_share
+from gen4det.diffusion.words import spoken_name
 from gen4det.engines.gen2det.prompts import prompt_of
 from gen4det.engines.gen2det.settings import Settings
 

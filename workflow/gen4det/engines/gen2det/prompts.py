@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from transformers import PreTrainedTokenizerBase
 
-from gen4det.diffusion.text import spoken_name
+from gen4det.diffusion.words import spoken_name
 
 KNOWN_LETTERS = 4
 """A word counts as known if one token spells this many of its letters, or more than half of them."""

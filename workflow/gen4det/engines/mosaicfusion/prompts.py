@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from gen4det.core.errors import InputError
-from gen4det.diffusion.text import context_length, spoken_name, squeeze
+from gen4det.diffusion.words import context_length, spoken_name, squeeze
 from gen4det.engines.mosaicfusion.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,67 @@
+"""What a job loads before it begins: on a cluster every job pays for it, and a node's memory holds it.
+
+Looked at are the modules that are loaded, not seconds, which depend on the machine.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+from gen4det.core.provenance import PACKAGE_ROOT
+from gen4det.engines.base import engine_module, known_methods
+
+HEAVY = {"torch", "diffusers", "transformers", "accelerate", "mmdet", "mmcv", "mmengine"}
+STAGES = sorted(
+    f"gen4det.stages.{path.stem}"
+    for path in (PACKAGE_ROOT / "gen4det/stages").glob("[a-z]*.py")
+    if path.stem != "foundation"  # trains models from its first line on
+)
+
+
+def loaded(*modules: str) -> set[str]:
+    """Top-level names of all that is loaded once these modules are, in a process of their own."""
+    code = f"import {', '.join(modules)}\nimport json, sys\nprint(json.dumps([*sys.modules]))"
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE_ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
+
+
+def test_the_command_line_of_a_stage_is_read_without_the_libraries_of_its_work():
+    """`--help`, a wrong option and bad settings answer at once."""
+    assert len(STAGES) > 12
+    assert not loaded(*STAGES) & (HEAVY | {"scipy", "matplotlib", "pandas"})
+
+
+def test_what_is_drawn_is_planned_without_torch():
+    planners = [engine_module(method, "plan") for method in known_methods()]
+    assert not loaded(*planners, "gen4det.diffusion.sources") & (HEAVY - {"transformers"})
+
+
+def test_a_filter_loads_nothing_that_computes():
+    there = loaded("gen4det.stages.filter")
+    assert "numpy" in there and not there & (HEAVY | {"scipy", "matplotlib", "pandas", "cv2"})
+
+
+def test_a_training_loads_no_diffusion():
+    there = loaded("gen4det.detection.training", "gen4det.detection.inference")
+    assert "mmdet" in there and not there & {"transformers", "diffusers"}
+
+
+def test_detectors_and_diffusion_still_load_in_one_process():
+    there = loaded("gen4det.detection.training", "gen4det.diffusion.pipelines", "gen4det.filters.clip")
+    assert {"mmdet", "diffusers", "transformers"} <= there
+
+
+def test_a_generation_loads_no_detector():
+    engines = [engine_module(method, "engine") for method in known_methods()]
+    there = loaded("gen4det.stages.generate", *engines)
+    assert "diffusers" in there and not there & {"mmdet", "mmcv", "mmengine"}
+
+
+def test_settings_load_pydantic_alone():
+    """The Snakefile reads them in every job."""
+    paths = (PACKAGE_ROOT / "gen4det").rglob("*settings.py")
+    there = loaded(*(".".join(path.relative_to(PACKAGE_ROOT).with_suffix("").parts) for path in paths))
+    assert "pydantic" in there and not there & (HEAVY | {"numpy", "PIL", "scipy", "matplotlib", "pandas"})

@@ -1,0 +1,23 @@
+"""Names of categories as words, and how much of a prompt is read. Nothing here imports torch."""
+
+import re
+
+from transformers import PreTrainedTokenizerBase
+
+CLIP_CONTEXT = 77
+"""Tokens that CLIP's text encoder sees, the two that mark start and end included."""
+
+
+def spoken_name(category: dict) -> str:
+    """A category's name as words: underscores become spaces."""
+    return squeeze(category["name"].replace("_", " ")).strip()
+
+
+def squeeze(text: str) -> str:
+    """Each run of white space becomes one space."""
+    return re.sub(r"\s+", " ", text)
+
+
+def context_length(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens of a prompt that are read, start and end included; the rest is cut off."""
+    return min(tokenizer.model_max_length, CLIP_CONTEXT)
