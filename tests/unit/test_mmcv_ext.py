@@ -248,6 +248,131 @@ def test_max_pooling_is_refused_in_one_sentence():
         )  # fmt: skip
 
 
+# --- torchvision's kernels ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def torchvision(monkeypatch):
+    """Its operators take over on the CPU, too, whose kernels obey the same signatures as the GPU's."""
+    kernels = mmcv_ext._torchvision()
+    if kernels is None:
+        pytest.skip("torchvision cannot be imported here")
+    monkeypatch.setattr(mmcv_ext, "_kernels", lambda device: kernels)
+
+
+def test_torchvision_serves_gpus_only_and_only_where_it_can_be_imported(monkeypatch):
+    monkeypatch.setattr(mmcv_ext, "_torchvision", lambda: "kernels")
+    assert mmcv_ext._kernels(torch.device("cuda:1")) == "kernels"
+    assert mmcv_ext._kernels(torch.device("cpu")) is None
+    monkeypatch.setattr(mmcv_ext, "_torchvision", lambda: None)
+    assert mmcv_ext._kernels(torch.device("cuda")) is None
+
+
+def test_what_ran_is_said_in_words(monkeypatch):
+    if not mmcv_ext.install():
+        pytest.skip("mmcv has its compiled operators")
+    assert mmcv_ext.description("cpu") == "stand-in for mmcv's operators"
+    monkeypatch.setattr(mmcv_ext, "_torchvision", lambda: None)
+    assert mmcv_ext.description("cuda") == "stand-in for mmcv's operators"
+    monkeypatch.setattr(mmcv_ext, "_torchvision", lambda: "kernels")
+    monkeypatch.setattr(mmcv_ext.importlib.metadata, "version", lambda name: {"torchvision": "0.1"}[name])
+    assert mmcv_ext.description("cuda") == "stand-in for mmcv's operators, with torchvision 0.1"
+    monkeypatch.setattr(mmcv_ext, "install", lambda: False)
+    assert mmcv_ext.description("cuda") == "compiled operators of mmcv"
+
+
+@pytest.mark.parametrize("count", [1, 40, 300])
+def test_torchvisions_nms_is_the_definition(count, torchvision):
+    rng = np.random.default_rng(count)
+    corner, extent = rng.uniform(0, 60, (count, 2)), rng.uniform(0, 25, (count, 2))
+    boxes = torch.tensor(np.hstack([corner, corner + extent]), dtype=torch.float32)
+    scores = torch.tensor(rng.integers(0, 20, count) / 20, dtype=torch.float32)
+    for threshold in (0.0, 0.3, 0.7):
+        for offset in (0, 1):  # torchvision knows no offset
+            found = mmcv_ext.nms(boxes, scores, threshold, offset).tolist()
+            assert found == reference_nms(boxes, scores, threshold, offset)
+
+
+@pytest.mark.parametrize("ratio", [0, 2])
+@pytest.mark.parametrize("aligned", [True, False])
+def test_torchvisions_roi_align_is_the_definition(aligned, ratio, torchvision):
+    rng = np.random.default_rng(1)
+    feature = torch.from_numpy(rng.normal(size=(3, 2, 9, 11))).requires_grad_()
+    rois = random_rois(rng, 12, 3, 20)
+    expected = reference_roi_align(feature.detach().numpy(), rois.numpy(), (3, 4), 0.5, ratio, aligned)
+    found = roi_align(feature, rois, (3, 4), 0.5, ratio, aligned)
+    np.testing.assert_allclose(found.detach().numpy(), expected, atol=1e-12)
+    (gradient,) = torch.autograd.grad(found.square().sum(), feature)
+    output, own = torch.zeros(12, 2, 3, 4, dtype=torch.float64), torch.zeros_like(feature)
+    none = torch.zeros(0)
+    options = dict(
+        aligned_height=3,
+        aligned_width=4,
+        spatial_scale=0.5,
+        sampling_ratio=ratio,
+        pool_mode=1,
+        aligned=aligned,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mmcv_ext, "_kernels", lambda device: None)
+        mmcv_ext.roi_align_forward(feature.detach(), rois, output, none, none, **options)
+        mmcv_ext.roi_align_backward(2 * output, rois, none, none, own, **options)
+    torch.testing.assert_close(gradient, own)
+
+
+# --- deformable attention -------------------------------------------------------------------------
+
+
+def attention_inputs(dtype=torch.float64):
+    draw = torch.Generator().manual_seed(0)
+    shapes = torch.tensor([[4, 5], [2, 3]])
+    value = torch.randn(2, 26, 2, 3, generator=draw, dtype=dtype)
+    locations = torch.rand(2, 7, 2, 2, 4, 2, generator=draw, dtype=dtype) * 1.4 - 0.2  # some outside
+    weights = torch.rand(2, 7, 2, 8, generator=draw, dtype=dtype).softmax(-1).view(2, 7, 2, 2, 4)
+    return [x.requires_grad_() for x in (value, locations, weights)], shapes
+
+
+def test_deformable_attention_on_a_gpu_needs_no_compiled_operator():
+    """mmcv calls this function for CUDA tensors and no other; here it gets CPU tensors, on the same path."""
+    if not mmcv_ext.install():
+        pytest.skip("mmcv has its compiled operators")
+    from mmcv.ops.multi_scale_deform_attn import (
+        MultiScaleDeformableAttnFunction,
+        multi_scale_deformable_attn_pytorch,
+    )
+
+    (value, locations, weights), shapes = attention_inputs()
+    start = torch.tensor([0, 20])
+    found = MultiScaleDeformableAttnFunction.apply(value, shapes, start, locations, weights, 64)
+    expected = multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
+    assert found.shape == (2, 7, 6)
+    torch.testing.assert_close(found, expected, atol=0, rtol=0)
+    wanted = torch.autograd.grad(expected.square().sum(), (value, locations, weights))
+    gradients = torch.autograd.grad(found.square().sum(), (value, locations, weights))
+    for gradient, reference in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(gradient, reference)
+
+
+def test_deformable_attention_is_the_sum_of_bilinear_samples():
+    """Deformable DETR, equation 3, one query, head and point at a time."""
+    (value, locations, weights), shapes = attention_inputs()
+    value, locations, weights = value.detach(), locations.detach(), weights.detach()
+    found = mmcv_ext.ms_deform_attn_forward(value, shapes, None, locations, weights, im2col_step=64)
+    expected = torch.zeros_like(found)
+    for image, query, head, level, point in np.ndindex(2, 7, 2, 2, 4):
+        height, width = shapes[level].tolist()
+        plane = value[image, 20 * level : 20 * level + height * width, head].view(height, width, 3)
+        x = float(locations[image, query, head, level, point, 0]) * width - 0.5
+        y = float(locations[image, query, head, level, point, 1]) * height - 0.5
+        for row in (math.floor(y), math.floor(y) + 1):
+            for column in (math.floor(x), math.floor(x) + 1):
+                if 0 <= row < height and 0 <= column < width:
+                    share = (1 - abs(y - row)) * (1 - abs(x - column))
+                    weight = weights[image, query, head, level, point] * share
+                    expected[image, query, 3 * head : 3 * head + 3] += weight * plane[row, column]
+    torch.testing.assert_close(found, expected)
+
+
 # --- registration -----------------------------------------------------------------------------------
 
 

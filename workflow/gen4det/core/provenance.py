@@ -21,10 +21,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gen4det.core.errors import InputError
+from gen4det.core.precision import float32_arithmetic
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 RECORDED_PACKAGES = (
-    "torch", "diffusers", "transformers", "onedl-mmdetection", "onedl-mmengine", "onedl-mmcv",
+    "torch", "torchvision", "diffusers", "transformers", "onedl-mmdetection", "onedl-mmengine", "onedl-mmcv",
     "faster-coco-eval", "numpy", "scipy", "pillow", "snakemake",
 )  # fmt: skip
 
@@ -217,6 +218,8 @@ class RunRecord:
             peak_memory_mib=round(peak_kib / 1024, 1),
         )
         torch = sys.modules.get("torch")
+        if torch is not None:
+            self.add(arithmetic=float32_arithmetic())
         if torch is not None and torch.cuda.is_initialized():  # not merely there, but used
             self.add(
                 device=torch.cuda.get_device_name(),

@@ -1,13 +1,16 @@
 """Stand-in for the compiled operators of mmcv (`mmcv._ext`).
 
 mmcv's Python package imports without its compiled extension, `mmcv.ops` does not. `install` offers the few
-operators that two-stage detectors call, written with tensor operations so that they run wherever torch does,
-under the module name mmcv looks for. A compiled extension always wins: then nothing is installed.
+operators that our detectors call, written with tensor operations so that they run wherever torch does,
+under the module name mmcv looks for. A compiled extension always wins: then nothing is installed. On a GPU
+torchvision's kernels come next, where torchvision can be imported.
 
 Every other operator name resolves to a function that says, when it is called, which operator is missing.
 """
 
+import functools
 import importlib.machinery
+import importlib.metadata
 import importlib.util
 import sys
 import types
@@ -16,6 +19,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
+
+from gen4det.detection.mmcv_attention import ms_deform_attn_backward, ms_deform_attn_forward
 
 NAME = "mmcv._ext"
 _NMS_BLOCK = 256  # boxes whose mutual overlaps are resolved one after the other
@@ -53,8 +58,36 @@ def install() -> bool:
     operators.nms = nms
     operators.roi_align_forward = roi_align_forward
     operators.roi_align_backward = roi_align_backward
+    operators.ms_deform_attn_forward = ms_deform_attn_forward
+    operators.ms_deform_attn_backward = ms_deform_attn_backward
     sys.modules[NAME] = operators
     return True
+
+
+def description(device: str) -> str:
+    """Which operators detectors run on a device ("cpu" or "cuda"), for run records."""
+    if not install():
+        return "compiled operators of mmcv"
+    if _kernels(torch.device(device)) is None:
+        return "stand-in for mmcv's operators"
+    return f"stand-in for mmcv's operators, with torchvision {importlib.metadata.version('torchvision')}"
+
+
+def _kernels(device: torch.device):
+    """torchvision's operators, for a GPU and where torchvision can be imported; else None.
+
+    On the CPU the operators below are as fast, and results do not depend on what happens to be installed.
+    """
+    return _torchvision() if device.type == "cuda" else None
+
+
+@functools.cache
+def _torchvision():
+    try:
+        import torchvision  # noqa: F401  (registers its operators)
+    except (ImportError, OSError, RuntimeError):  # absent, or built for another torch
+        return None
+    return torch.ops.torchvision
 
 
 # --- non-maximum suppression --------------------------------------------------------------------
@@ -72,6 +105,8 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
     Returns:
         Indices of the kept boxes, best score first, int64.
     """
+    if offset == 0 and (kernels := _kernels(boxes.device)):
+        return _nms_torchvision(kernels, boxes, scores, iou_threshold)
     order = scores.sort(descending=True, stable=True).indices.cpu()
     # NumPy rather than torch: the pieces are small, and its single thread needs no pool to wake up.
     # Half precision would make the areas of real images overflow.
@@ -90,6 +125,11 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
         covered = _iou(candidates[block[~gone]], candidates[rest], offset) > threshold
         alive[rest] = ~covered.any(axis=0)
     return order[torch.from_numpy(alive)].to(boxes.device)
+
+
+def _nms_torchvision(kernels, boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    dtype = torch.promote_types(boxes.dtype, torch.float32)
+    return kernels.nms(boxes.detach().to(dtype), scores.detach().to(dtype), iou_threshold)
 
 
 def _iou(first: np.ndarray, second: np.ndarray, offset: int) -> np.ndarray:
@@ -154,7 +194,13 @@ def roi_align_forward(
     _require_average(pool_mode)
     if output.numel() == 0:
         return
-    work = feature.permute(0, 2, 3, 1).to(torch.promote_types(feature.dtype, torch.float32)).contiguous()
+    dtype = torch.promote_types(feature.dtype, torch.float32)
+    if kernels := _kernels(feature.device):
+        size = (aligned_height, aligned_width)
+        arguments = (spatial_scale, *size, sampling_ratio, aligned)
+        output.copy_(kernels.roi_align(feature.to(dtype), rois.to(dtype), *arguments))
+        return
+    work = feature.permute(0, 2, 3, 1).to(dtype).contiguous()
     height, width, channels = work.shape[1:]
     size = (aligned_height, aligned_width)
     across, down = _weights(rois, (height, width), size, spatial_scale, sampling_ratio, aligned, work.dtype)
@@ -190,6 +236,10 @@ def roi_align_backward(
     if grad_output.numel() == 0:
         return
     dtype = torch.promote_types(grad_output.dtype, torch.float32)
+    if kernels := _kernels(grad_output.device):
+        where = (spatial_scale, aligned_height, aligned_width, *grad_input.shape, sampling_ratio, aligned)
+        grad_input += kernels._roi_align_backward(grad_output.to(dtype), rois.to(dtype), *where)
+        return
     bins = grad_output.permute(0, 2, 3, 1).to(dtype).contiguous()
     images, channels, height, width = grad_input.shape
     size = (aligned_height, aligned_width)

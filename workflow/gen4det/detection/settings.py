@@ -16,6 +16,9 @@ class DetectorSettings(Settings):
     """Length of the training; the schedule is stretched along. null: as the config file says."""
     schedule: float = Field(1.0, gt=0)
     """Multiple of that length that is trained, e.g. 2 for the "2x" of a paper."""
+    precision: Literal["float32", "tf32"] = "float32"
+    """Arithmetic of the training. float32 means float32 in matrix products and convolutions; tf32, on a GPU,
+    rounds the factors of both. Predictions are made in float32."""
     backbone_weights: str | None = None
     """File of pretrained weights the backbone starts from (.safetensors, or .pth of plain tensors), with the
     parameter names of torchvision's and mmdet's ResNet. null: random weights."""

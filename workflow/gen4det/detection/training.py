@@ -16,9 +16,11 @@ from torch import distributed, nn
 from torch.utils.data import DataLoader
 
 from gen4det.core.errors import InputError
+from gen4det.core.precision import set_float32_arithmetic
 from gen4det.core.provenance import seed_for
 from gen4det.data.datasets import Dataset, Split
 from gen4det.data.shards import load_synthetic
+from gen4det.detection import mmcv_ext
 from gen4det.detection.datasets import DetectionDataset, Source, seed_everything
 from gen4det.detection.detectors import build_model, load_backbone, load_config
 from gen4det.detection.loading import ignore_signals
@@ -76,6 +78,7 @@ def train(
     rank, world_size = _join_processes(device)
     sources, categories = load_sources(dataset, synthetic, real=settings.real)
     detector = settings.detector
+    set_float32_arithmetic(detector.precision)
     config = load_config(
         detector.config,
         classes=len(categories),
@@ -131,6 +134,7 @@ def train(
             "training_seconds": round(loop.seconds, 1),
             "processes": world_size,
             "threads": torch.get_num_threads(),
+            "operators": mmcv_ext.description(device),
         }
         if work is not None:
             save_weights(

@@ -9,6 +9,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from gen4det.core.errors import InputError
+from gen4det.core.precision import set_float32_arithmetic
 from gen4det.diffusion.settings import DenoisingSettings, ModelSource
 from gen4det.diffusion.sources import (
     check_grounded,
@@ -99,9 +100,9 @@ def _load_pipeline(
 def set_precision(pipeline: StableDiffusionPipeline, settings: DenoisingSettings) -> None:
     """Cast the U-Net; text encoder and autoencoder stay in float32.
 
-    "tf32" is a property of the process: matrix products of float32 use it wherever the device has it.
+    "tf32" is a property of the process: all its products of float32 are rounded so where the device can.
     """
     dtype = PRECISIONS[settings.precision]
     if pipeline.unet.dtype != dtype:
         pipeline.unet.to(dtype)
-    torch.set_float32_matmul_precision("high" if settings.precision == "tf32" else "highest")
+    set_float32_arithmetic(settings.precision)

@@ -39,6 +39,8 @@ class DenoisingSettings(Settings):
     guidance: Annotated[float, Field(ge=0)] = 7.5
     """Weight of classifier-free guidance; 1 is none."""
     precision: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"
-    """Arithmetic of the U-Net. The scheduler, the autoencoder and all sums stay in float32."""
+    """Arithmetic of the U-Net. The scheduler, the autoencoder and all sums stay in float32. float32 means
+    float32 in matrix products and convolutions; tf32, on a GPU, rounds the factors of both, in all models of
+    the process."""
     low_memory: bool = False
     """Evaluate the U-Net with and without prompt one after the other instead of in one call."""

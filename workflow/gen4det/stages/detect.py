@@ -52,6 +52,7 @@ def main() -> None:
         code=("gen4det.stages.detect",),
         inputs=(args.dataset, args.shard, args.weights),
     ) as record:
+        from gen4det.detection import mmcv_ext
         from gen4det.detection.inference import predict
 
         device = torch_device(args.device)
@@ -73,7 +74,12 @@ def main() -> None:
             "detections": compact(detections),
         }
         write_json(args.output, found)
-        record.add(device=device, images=len(shard["images"]), detections=len(detections))
+        record.add(
+            device=device,
+            operators=mmcv_ext.description(device),
+            images=len(shard["images"]),
+            detections=len(detections),
+        )
     log.info("%d detections in %d images", len(detections), len(shard["images"]))
 
 

@@ -62,6 +62,7 @@ def evaluate(args: argparse.Namespace, dataset: Dataset, settings: EvaluationSet
     truth["categories"] = _with_training_counts(truth["categories"], dataset)
     limit = settings.max_per_image or MAX_DETECTIONS[dataset.format]
 
+    from gen4det.detection import mmcv_ext
     from gen4det.detection.inference import predict
 
     device = torch_device(args.device)
@@ -91,7 +92,12 @@ def evaluate(args: argparse.Namespace, dataset: Dataset, settings: EvaluationSet
     for kind in ("box", "mask"):
         if measured[kind]:
             log.info("%s AP: %s", kind, _readable(measured[kind]))
-    return {"images": len(truth["images"]), "detections": len(detections), "device": device}
+    return {
+        "images": len(truth["images"]),
+        "detections": len(detections),
+        "device": device,
+        "operators": mmcv_ext.description(device),
+    }
 
 
 def _with_training_counts(categories: list[dict], dataset: Dataset) -> list[dict]:
