@@ -27,7 +27,8 @@ def test_the_table_comes_out(finished):
 def test_every_job_ran_in_slurm_and_once(jobs):
     counts = {rule: len(of_rule) for rule, of_rule in jobs.items()}
     assert counts == {
-        "render": 1, "plan": 1, "shards_generate": 1, "filter": 1, "train": 2, "evaluate": 2, "table": 1,
+        "render": 1, "plan": 1, "shards_generate": 1, "filter": 1, "train": 2,
+        "predict": 2, "measure": 2, "table": 1,
     }  # fmt: skip
     assert {job.state for of_rule in jobs.values() for job in of_rule} == {"COMPLETED"}
 
@@ -37,7 +38,8 @@ def test_jobs_asked_for_what_the_rules_say(jobs):
         "render": ("cpu", 1, 1000, 0, 10),
         "filter": ("cpu", 1, 1000, 0, 10),
         "train": ("gpu", 2, 2500, 1, 20),
-        "evaluate": ("gpu", 2, 2500, 1, 20),
+        "predict": ("gpu", 2, 2500, 1, 20),
+        "measure": ("cpu", 1, 2000, 0, 20),
     }.items():
         for job in jobs[rule]:
             assert (job.partition, job.cpus, job.gpus, job.minutes) == (partition, cpus, gpus, minutes)

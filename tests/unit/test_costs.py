@@ -164,10 +164,10 @@ def test_hours_are_work_over_speed():
 
 def test_jobs_that_outlast_their_time_are_named():
     needs = read_yaml(PAPER)["needs"]
-    short = needs | {"evaluate": needs["evaluate"] | {"runtime": 10}, "train": needs["train"] | {"gpu": 8}}
+    short = needs | {"predict": needs["predict"] | {"runtime": 10}, "train": needs["train"] | {"gpu": 8}}
     said = report(PAPER, changes={"needs": short})
     assert re.search(
-        r"^evaluate: its longest job .* needs.evaluate.runtime, and must be given more$", said, re.M
+        r"^predict: its longest job .* needs.predict.runtime, and must be given more$", said, re.M
     )
     assert not re.search("^train: ", said, re.M)
     assert re.search(r"^train: .* goes on in another attempt$", report(PAPER), re.M)

@@ -103,7 +103,7 @@ def test_settings_import_settings_only():
             assert not heavy, f"{module} imports {sorted(heavy)}"
 
 
-@pytest.mark.parametrize("stage", ["plan", "generate", "train", "evaluate", "detect", "plot"])
+@pytest.mark.parametrize("stage", ["plan", "generate", "train", "predict", "measure", "detect", "plot"])
 def test_wording_a_refusal_anew_remakes_nothing_heavy(stage):
     """Annotations are checked once, where they come in; the check is in no later stage's code."""
     assert "gen4det.data.validation" not in import_closure(f"gen4det.stages.{stage}")

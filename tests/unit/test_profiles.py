@@ -55,8 +55,8 @@ def jobs_of(scale: Path) -> Jobs:
 
 
 def test_rules_were_found():
-    assert {"render", "plan", "generate", "filter", "train", "evaluate", "table"} <= RULES.keys()
-    assert {"generate", "train", "evaluate", "finetune"} <= set(GPU_RULES)
+    assert {"render", "plan", "generate", "filter", "train", "predict", "measure", "table"} <= RULES.keys()
+    assert {"generate", "train", "predict", "finetune"} <= set(GPU_RULES)
 
 
 def test_every_rule_a_profile_names_exists():

@@ -185,7 +185,7 @@ def write_metrics(folder, metrics):
     paths = []
     for arm, seeds in metrics.items():
         for seed, values in seeds.items():
-            path = folder / arm / f"seed{seed}" / "metrics.json"
+            path = folder / arm / f"seed{seed}" / "lvis" / "metrics.json"
             path.parent.mkdir(parents=True)
             path.write_text(json.dumps(values))
             paths.append(str(path))

@@ -27,11 +27,11 @@ from gen4det.orchestration.project import load_project
 
 ROOT = Path(__file__).parents[2]
 WORDS = {"dataset": "lvis", "detector": "mask-rcnn", "engine": "mosaicfusion", "study": "lvis_rare"}
-JOBS = ("data", "plan", "generate", "filter", "train", "evaluate", "table", "gallery")
+JOBS = ("data", "plan", "generate", "filter", "train", "predict", "measure", "table", "gallery")
 
 
 def wildcards(**more: str) -> SimpleNamespace:
-    return SimpleNamespace(**{**WORDS, "arm": "mosaicfusion", "seed": "0", **more})
+    return SimpleNamespace(**{**WORDS, "arm": "mosaicfusion", "seed": "0", "on": "lvis", **more})
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +56,10 @@ def test_stages_accept_their_settings(jobs):
     """What a rule passes is what the stage's typed settings expect, key by key."""
     from gen4det.data.settings import MiniatureDataset
     from gen4det.detection.settings import TrainSettings
-    from gen4det.evaluation.settings import EvaluationSettings
+    from gen4det.evaluation.settings import MeasureSettings
     from gen4det.evaluation.study_settings import GallerySettings, StudySettings
     from gen4det.filters.settings import FilterSettings
+    from gen4det.stages.predict import PredictStageSettings
 
     def settings(name):
         return json.loads(getattr(jobs, name)(wildcards()))["settings"]
@@ -67,7 +68,8 @@ def test_stages_accept_their_settings(jobs):
     TrainSettings.model_validate(settings("train"))
     StudySettings.model_validate(settings("table"))
     GallerySettings.model_validate(settings("gallery"))
-    EvaluationSettings.model_validate(settings("evaluate")["evaluation"])
+    MeasureSettings.model_validate(settings("measure")["evaluation"])
+    PredictStageSettings.model_validate(settings("predict"))
     FilterSettings.model_validate(settings("filter")["filter"])
     assert settings("plan").keys() == settings("generate").keys() == {"engine", "foundation", "run_seed"}
 
@@ -92,7 +94,8 @@ def test_an_engine_is_told_only_of_the_models_it_reads(jobs):
         ({"scale": "other"}, {"table", "gallery"}),
         ({"needs": {"train": {"threads": 1}}}, set()),
         ({"results": "results/elsewhere"}, set()),
-        ({"evaluation": {"kinds": ["box"]}}, {"evaluate"}),
+        ({"evaluation": {"kinds": ["box"]}}, {"measure"}),
+        ({"evaluation": {"max_per_image": 50}}, {"predict"}),
         ({"engines": {"mosaicfusion": {"filter": {"min_score": 0.5}}}}, {"filter", "plan", "generate"}),
     ],
 )
@@ -116,7 +119,7 @@ def test_targets_are_the_pages_of_the_configured_studies(jobs):
 
 def test_inputs(jobs):
     assert jobs.metrics(wildcards()) == [
-        f"results/miniature/detectors/lvis/mask-rcnn/{arm}/seed0/metrics.json"
+        f"results/miniature/detectors/lvis/mask-rcnn/{arm}/seed0/lvis/metrics.json"
         for arm in ("real", "mosaicfusion", "gen2det")
     ]
     assert jobs.synthetic_sets(wildcards(arm="real")) == jobs.synthetic_images(wildcards(arm="real")) == []
@@ -163,11 +166,12 @@ def test_code_of_a_stage_is_what_it_runs():
     assert not rooms("gen4det.stages.render") & {"engines", "detection", "diffusion", "evaluation", "filters"}
     assert not rooms("gen4det.stages.filter") & {"detection", "evaluation"}
     assert not rooms("gen4det.stages.train") & {"engines", "diffusion", "evaluation", "filters", "miniature"}
-    assert not rooms("gen4det.stages.evaluate") & {"engines", "diffusion", "filters"}
+    assert not rooms("gen4det.stages.predict") & {"engines", "diffusion", "filters"}
+    assert not rooms("gen4det.stages.measure") & {"engines", "diffusion", "filters", "detection"}
     assert not rooms("gen4det.stages.plot") & {"engines", "diffusion", "detection", "filters"}
     drawing = rooms("gen4det.stages.generate", "gen4det.engines.mosaicfusion.engine")
     assert {"engines", "diffusion"} <= drawing and not drawing & {"detection", "evaluation"}
-    for stage in ("render", "plan", "generate", "filter", "train", "evaluate", "plot"):
+    for stage in ("render", "plan", "generate", "filter", "train", "predict", "measure", "plot"):
         assert not rooms(f"gen4det.stages.{stage}") & {"config", "workflow", "messages"}
 
 

@@ -43,13 +43,16 @@ def test_each_change_is_named_where_it_strikes_and_what_follows_from_it(checkout
     checkout.edit("config/studies/lvis_rare.yaml", "metrics: [mask_APr,", "metrics: [mask_AP50, mask_APr,")
     checkout.edit("config/test.yaml", "iterations: 6", "iterations: 7")
     with open(checkout / "workflow/gen4det/evaluation/average_precision.py", "a") as stream:
-        stream.write("# a change\n")
+        stream.write("CHANGED = True\n")
     folder = "results/test/detectors/lvis/mask-rcnn/real/seed0"
     stale = why(checkout, TABLE)
     assert stale[f"{folder}/weights.safetensors (train)"] == ["settings.detector.iterations: 6 -> 7"]
-    assert stale[f"{folder}/metrics.json (evaluate)"] == [
+    assert stale[f"{folder}/lvis/predictions.npz (predict)"] == [
+        f"made again before it: {folder}/weights.safetensors"
+    ]
+    assert stale[f"{folder}/lvis/metrics.json (measure)"] == [
         "its code has changed; newer than the result: gen4det.evaluation.average_precision",
-        f"made again before it: {folder}/weights.safetensors",
+        f"made again before it: {folder}/lvis/predictions.npz",
     ]
     metrics, made = stale[f"{TABLE} (table)"]
     assert metrics.startswith('settings.metrics: ["mask_APr"') and '-> ["mask_AP50", "mask_APr"' in metrics

@@ -79,7 +79,7 @@ def test_a_new_engine_is_fitted_planned_drawn_and_filtered(checkout):
         "config/studies/lvis_rare.yaml", "\nmetrics:", "  squares: {synthetic: [squares]}\n\nmetrics:"
     )
 
-    new = Counter(finetune=1, plan=1, generate=2, filter=1, train=1, evaluate=1)
+    new = Counter(finetune=1, plan=1, generate=2, filter=1, train=1, predict=1, measure=1)
     assert checkout.planned() == new + Counter(table=1, figure=1, gallery=1)
     annotations = "results/test/synthetic/lvis/squares/annotations.json"
     checkout.make(annotations)

@@ -26,11 +26,12 @@ def test_every_number_has_a_pedigree(finished):
         *(finished / RESULTS).glob("data/*/dataset.json"),
         *(finished / RESULTS).glob("synthetic/*/*/annotations.json"),
         *(finished / RESULTS).glob("detectors/*/*/*/*/weights.safetensors"),
-        *(finished / RESULTS).glob("detectors/*/*/*/*/metrics.json"),
+        *(finished / RESULTS).glob("detectors/*/*/*/*/*/predictions.npz"),
+        *(finished / RESULTS).glob("detectors/*/*/*/*/*/metrics.json"),
         *(finished / RESULTS).glob("tables/*.csv"),
         *(finished / RESULTS).glob("figures/*.pdf"),
     ]
-    assert len(results) == 1 + 2 + 3 + 3 + 1 + 2
+    assert len(results) == 1 + 2 + 3 + 3 + 3 + 1 + 2
     for result in results:
         record = json.loads(result.with_name(result.name + ".record.json").read_text())
         assert {
@@ -49,7 +50,8 @@ def test_from_a_cell_of_the_table_back_to_the_images(finished):
         return json.loads((finished / f"{path}.record.json").read_text())["inputs"]
 
     metrics = next(path for path in inputs(f"{RESULTS}/tables/lvis_rare.csv") if "mosaicfusion" in path)
-    weights = next(path for path in inputs(metrics) if path.endswith(".safetensors"))
+    predictions = next(path for path in inputs(metrics) if path.endswith("predictions.npz"))
+    weights = next(path for path in inputs(predictions) if path.endswith(".safetensors"))
     annotations = next(path for path in inputs(weights) if path.endswith("mosaicfusion/annotations.json"))
     shards = [path for path in inputs(annotations) if "/shards/" in path]
     assert len(shards) == 2
@@ -61,7 +63,7 @@ def test_from_a_cell_of_the_table_back_to_the_images(finished):
 def test_each_job_has_a_log_without_carriage_returns_and_a_benchmark(finished):
     logs = sorted((finished / RESULTS / "logs").rglob("*.log"))
     benchmarks = sorted((finished / RESULTS / "benchmarks").rglob("*.tsv"))
-    assert len(logs) == len(benchmarks) == 23
+    assert len(logs) == len(benchmarks) == 26
     assert not [log for log in logs if b"\r" in log.read_bytes()]
 
 

@@ -103,6 +103,7 @@ pathvars:
 
 wildcard_constraints:
     dataset=jobs.names("dataset"),
+    on=jobs.names("dataset"),
     detector=jobs.names("detector"),
     engine=jobs.names("engine"),
     arm=jobs.names("arm"),

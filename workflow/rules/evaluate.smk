@@ -1,31 +1,63 @@
-"""Average precision of one detector on the validation images."""
+"""How good one detector is on a data set, its own or another one (`on`), in two steps.
+
+`predict` looks at the validation images, on a GPU; `measure` compares what was found with the annotations, without
+one. Another measure, or a mended one, predicts nothing again.
+"""
 
 
-rule evaluate:
+rule predict:
     input:
-        dataset=jobs.dataset,
+        dataset=jobs.measured_on,
         weights="<results>/detectors/{dataset}/{detector}/{arm}/seed{seed}/weights.safetensors",
     output:
-        metrics="<results>/detectors/{dataset}/{detector}/{arm}/seed{seed}/metrics.json",
-        record="<results>/detectors/{dataset}/{detector}/{arm}/seed{seed}/metrics.json.record.json",
+        predictions="<results>/detectors/{dataset}/{detector}/{arm}/seed{seed}/{on}/predictions.npz",
+        record="<results>/detectors/{dataset}/{detector}/{arm}/seed{seed}/{on}/predictions.npz.record.json",
     log:
-        "<logs>/evaluate/{dataset}/{detector}/{arm}/seed{seed}.log",
+        "<logs>/predict/{dataset}/{detector}/{arm}/seed{seed}/{on}.log",
     benchmark:
-        "<benchmarks>/evaluate/{dataset}/{detector}/{arm}/seed{seed}.tsv"
+        "<benchmarks>/predict/{dataset}/{detector}/{arm}/seed{seed}/{on}.tsv"
     conda:
         "../../envs/compute.yaml"
+    threads: jobs.needs("predict").threads
+    resources:
+        mem_mb=jobs.memory("predict"),
+        runtime=jobs.runtime("predict"),
+        gpu=jobs.needs("predict").gpu,
+    params:
+        job=jobs.predict,
+        device=device,
+        loaders=loaders,
+    message:
+        "Predict on {wildcards.on}: {wildcards.detector} of {wildcards.dataset}, arm {wildcards.arm}, seed {wildcards.seed}"
+    shell:
+        "python -m gen4det.stages.predict --settings {params.job:q} --dataset {input.dataset:q}"
+        " --weights {input.weights:q} --output {output.predictions:q} --device {params.device}"
+        " --workers {params.loaders}"
+        " 2>&1 | tee_log {log:q}"
+
+
+rule measure:
+    input:
+        dataset=jobs.measured_on,
+        predictions="<results>/detectors/{dataset}/{detector}/{arm}/seed{seed}/{on}/predictions.npz",
+    output:
+        metrics="<results>/detectors/{dataset}/{detector}/{arm}/seed{seed}/{on}/metrics.json",
+        record="<results>/detectors/{dataset}/{detector}/{arm}/seed{seed}/{on}/metrics.json.record.json",
+    log:
+        "<logs>/measure/{dataset}/{detector}/{arm}/seed{seed}/{on}.log",
+    benchmark:
+        "<benchmarks>/measure/{dataset}/{detector}/{arm}/seed{seed}/{on}.tsv"
+    conda:
+        "../../envs/analyse.yaml"
     threads: jobs.needs("evaluate").threads
     resources:
         mem_mb=jobs.memory("evaluate"),
         runtime=jobs.runtime("evaluate"),
-        gpu=jobs.needs("evaluate").gpu,
     params:
-        job=jobs.evaluate,
-        device=device,
-        loaders=loaders,
+        job=jobs.measure,
     message:
-        "Evaluate {wildcards.detector} on {wildcards.dataset}, arm {wildcards.arm}, seed {wildcards.seed}"
+        "Measure on {wildcards.on}: {wildcards.detector} of {wildcards.dataset}, arm {wildcards.arm}, seed {wildcards.seed}"
     shell:
-        "python -m gen4det.stages.evaluate --settings {params.job:q} --dataset {input.dataset:q}"
-        " --weights {input.weights:q} --output {output.metrics:q} --device {params.device} --workers {params.loaders}"
+        "python -m gen4det.stages.measure --settings {params.job:q} --dataset {input.dataset:q}"
+        " --predictions {input.predictions:q} --output {output.metrics:q}"
         " 2>&1 | tee_log {log:q}"

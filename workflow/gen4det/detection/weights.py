@@ -1,6 +1,8 @@
 """Weights files of detectors: safetensors that know their classes and their config. No pickle."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +62,16 @@ def _without_initialisation(value):
     return value
 
 
+def detector_categories(path: str | Path) -> list[dict]:
+    """Categories that a detector knows, [{"id", "name"}, ...]; its tensors are not read.
+
+    Raises:
+        InputError: missing, damaged, or not written by `save_weights`.
+    """
+    with _opened(path) as (description, _):
+        return description["categories"]
+
+
 def load_detector(path: str | Path, *, device: str = "cpu", max_per_image: int | None = None) -> Detector:
     """Read a detector.
 
@@ -69,18 +81,8 @@ def load_detector(path: str | Path, *, device: str = "cpu", max_per_image: int |
     Raises:
         InputError: missing, damaged, or not written by `save_weights`.
     """
-    path = Path(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such weights") from None
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not readable as safetensors: {error}") from error
-    if _KEY not in metadata:
-        raise InputError(f"{path}: weights of something else; expected those of a trained detector")
-    description = json.loads(metadata[_KEY])
+    with _opened(path) as (description, file):
+        state = {name: file.get_tensor(name) for name in file.keys()}
     config = from_json(description["model"])
     if max_per_image is not None:
         config = limit_detections(config, max_per_image)
@@ -89,3 +91,18 @@ def load_detector(path: str | Path, *, device: str = "cpu", max_per_image: int |
     return Detector(
         model.to(device).eval(), description["categories"], from_json(description["test_pipeline"])
     )
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[tuple[dict, safe_open]]:
+    """What the file says of the detector, and the file itself."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if _KEY not in metadata:
+                raise InputError(f"{path}: weights of something else; expected those of a trained detector")
+            yield json.loads(metadata[_KEY]), file
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such weights") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not readable as safetensors: {error}") from error

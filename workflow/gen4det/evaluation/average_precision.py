@@ -21,10 +21,9 @@ from faster_coco_eval import COCO, COCOeval_faster
 
 from gen4det.core.errors import InputError
 from gen4det.data.masks import area_of_rle, segmentation_to_rle
-from gen4det.evaluation.settings import METRICS, EvaluationSettings, Kind
+from gen4det.evaluation.prediction_settings import MAX_DETECTIONS
+from gen4det.evaluation.settings import METRICS, Kind, MeasureSettings
 
-MAX_DETECTIONS = {"coco": 100, "lvis": 300}
-"""Per image and category (COCO) or per image (LVIS)."""
 AREAS = ("all", "small", "medium", "large")
 CATEGORIES_AT_ONCE = 64
 """faster-coco-eval holds a table of images x categories; categories are independent, so slices bound it."""
@@ -35,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 def average_precision(
-    ground_truth: dict, detections: list[dict], *, protocol: str, settings: EvaluationSettings | None = None
+    ground_truth: dict, detections: list[dict], *, protocol: str, settings: MeasureSettings | None = None
 ) -> dict:
     """Measure detections against a COCO or LVIS annotation file.
 
@@ -58,7 +57,7 @@ def average_precision(
         InputError: a detection names an image or category that is not in the ground truth; a region that is
             to be measured is missing; a LVIS image does not say which categories were verified.
     """
-    settings = settings or EvaluationSettings()
+    settings = settings or MeasureSettings()
     if protocol not in MAX_DETECTIONS:
         raise InputError(f"evaluation protocol {protocol!r}; expected one of {', '.join(MAX_DETECTIONS)}")
     kinds = settings.kinds or _kinds(ground_truth, detections)
@@ -124,7 +123,7 @@ def _precision_table(
     detections: list[dict],
     kind: Kind,
     protocol: str,
-    settings: EvaluationSettings,
+    settings: MeasureSettings,
     categories: list[dict],
 ) -> np.ndarray:
     """Precision in [0, 1], mean over recall: (10 IoU thresholds, categories, 4 areas); NaN = undefined."""

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from gen4det.core.settings import Settings
+from gen4det.evaluation.prediction_settings import PredictionSettings
 
 Kind = Literal["box", "mask"]
 
@@ -15,14 +16,12 @@ METRICS = (
 """Names of the values of one kind (box or mask) in metrics.json; "mask_APr" addresses one of them."""
 
 
-class EvaluationSettings(Settings):
+class MeasureSettings(Settings):
     """How detections are measured."""
 
     kinds: tuple[Kind, ...] | None = Field(default=None, min_length=1)
     """Which regions are compared with the ground truth. null: boxes, and masks where there are any on both
     sides."""
-    max_per_image: int | None = Field(default=None, ge=1)
-    """Detections the detector may return per image; null: 300 for LVIS, 100 for COCO, as their papers do."""
     area_limits: tuple[float, float] = (32.0**2, 96.0**2)
     """Areas in square pixels that divide small from medium and medium from large objects (COCO's and LVIS's
     32^2 and 96^2). In images of 128 px few objects are large; the limits stay standard unless set."""
@@ -33,3 +32,7 @@ class EvaluationSettings(Settings):
         if not 0 < limits[0] < limits[1]:
             raise ValueError("two increasing positive areas are needed")
         return limits
+
+
+class EvaluationSettings(PredictionSettings, MeasureSettings):
+    """What is predicted, and how it is measured."""

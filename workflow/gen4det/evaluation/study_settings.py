@@ -16,6 +16,8 @@ class ArmLabel(Settings):
     """Empty: the arm's own name."""
     baseline: str = ""
     """The row this one is compared with; empty: the study's."""
+    on: str = ""
+    """Data set it is measured on; empty: the one it was trained on."""
 
 
 class LinePanel(Settings):

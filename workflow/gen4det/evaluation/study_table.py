@@ -68,17 +68,18 @@ def read_metrics(arguments: list[str], settings: StudySettings) -> tuple[Metrics
     """Load metrics.json files.
 
     Args:
-        arguments: "<arm>:<seed>=<path>", or a path that ends in <arm>/seed<seed>/metrics.json.
+        arguments: "<arm>:<seed>=<path>", or a path that ends in <arm>/seed<seed>/<data set>/metrics.json.
 
     Returns:
         The metrics and the files they were read from.
 
     Raises:
         InputError: an argument names no arm or seed of the study, or one twice; a file is missing or is no
-            metrics.json; two files were not measured on the same validation data.
+            metrics.json; two files of one data set were not measured on the same validation data.
     """
     metrics: Metrics = {arm: {} for arm in settings.arms}
-    paths, measured_on = [], {}
+    paths = []
+    measured_on: dict[str, dict[str, Path]] = {}
     for argument in arguments:
         arm, seed, path = _parse_argument(argument)
         if arm not in settings.arms:
@@ -94,9 +95,10 @@ def read_metrics(arguments: list[str], settings: StudySettings) -> tuple[Metrics
         validation = values.get("validation") or {}
         # The name does not count: subsets of one data set are measured on the same images.
         how = {key: value for key, value in validation.items() if key != "dataset"}
-        measured_on.setdefault(json.dumps(how, sort_keys=True), path)
-        if len(measured_on) > 1:
-            first = next(iter(measured_on.values()))
+        alike = measured_on.setdefault(settings.arms[arm].on, {})
+        alike.setdefault(json.dumps(how, sort_keys=True), path)
+        if len(alike) > 1:
+            first = next(iter(alike.values()))
             raise InputError(f"{path}: measured on other validation data, or otherwise, than {first}")
         metrics[arm][seed] = values
         paths.append(path)
@@ -107,11 +109,11 @@ def _parse_argument(argument: str) -> tuple[str, int, Path]:
     match = re.fullmatch(r"([^/=:]+):(\d+)=(.+)", argument)
     if match:
         return match[1], int(match[2]), Path(match[3])
-    match = re.search(r"([^/]+)/seed(\d+)/[^/]+$", argument)
+    match = re.search(r"([^/]+)/seed(\d+)/[^/]+/[^/]+$", argument)
     if match:
         return match[1], int(match[2]), Path(argument)
     raise InputError(
-        f"--metrics {argument}: expected <arm>:<seed>=<path> or a path .../<arm>/seed<seed>/<file>"
+        f"--metrics {argument}: expected <arm>:<seed>=<path> or a path .../<arm>/seed<seed>/<data set>/<file>"
     )
 
 
@@ -126,7 +128,7 @@ def value_of(metrics: dict, metric: str) -> float | None:
     if values is None:
         return None
     if name not in values:
-        raise InputError(f"metrics.json: no {kind} {name}; it was written by another version: evaluate again")
+        raise InputError(f"metrics.json: no {kind} {name}; it was written by another version: measure again")
     return values[name]
 
 

@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from gen4det.core.settings import Settings
 from gen4det.engines.base import engine_module
+from gen4det.evaluation.prediction_settings import PredictionSettings
+from gen4det.evaluation.settings import MeasureSettings
 from gen4det.filters.settings import AgreementSettings
 from gen4det.orchestration import needs
 from gen4det.orchestration.downloads import Downloads
@@ -245,9 +248,21 @@ class Jobs:
         }
         return job(settings, "train", files=hashes)
 
-    def evaluate(self, wildcards: Any) -> str:
-        """Settings of one evaluation; what the detector is stands in its weights."""
-        return job({"evaluation": self.config.evaluation.model_dump(mode="json")}, "evaluate")
+    def measured_on(self, wildcards: Any) -> str:
+        """Descriptor of the data set that a detector is measured on."""
+        return f"{self.results}/data/{wildcards.on}/dataset.json"
+
+    def predict(self, wildcards: Any) -> str:
+        """Settings of the predictions of one detector; what the detector is stands in its weights."""
+        settings = self._evaluation(PredictionSettings)
+        return job(settings | {"partial": wildcards.on != wildcards.dataset}, "predict")
+
+    def measure(self, wildcards: Any) -> str:
+        """Settings of the measurement of predictions."""
+        return job({"evaluation": self._evaluation(MeasureSettings)}, "measure")
+
+    def _evaluation(self, part: type[Settings]) -> dict:
+        return self.config.evaluation.model_dump(mode="json", include=set(part.model_fields))
 
     # --- tables and figures -------------------------------------------------------------------------------
 
@@ -260,10 +275,11 @@ class Jobs:
         return [f"{name}={path}" for name, path in self._metrics(wildcards)]
 
     def _metrics(self, wildcards: Any) -> list[tuple[str, str]]:
-        trainings = self.project.studies[wildcards.study].trainings
+        study = self.project.studies[wildcards.study]
+        place = f"{self.results}/detectors/{{}}/seed{{}}/{{}}/metrics.json"
         return [
-            (f"{row}:{seed}", f"{self.results}/detectors/{'/'.join(it.key)}/seed{seed}/metrics.json")
-            for row, it in trainings.items()
+            (f"{row}:{seed}", place.format("/".join(it.key), seed, study.on[row]))
+            for row, it in study.trainings.items()
             for seed in self.config.seeds
         ]
 

@@ -23,7 +23,8 @@ def unique(values: tuple) -> tuple:
     return values
 
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([-_][a-z0-9]+)*$")]
+NAME = r"^[a-z0-9]+([-_][a-z0-9]+)*$"
+Name = Annotated[str, Field(pattern=NAME)]
 """Names become folders and wildcards: lower-case letters and digits, single - or _ between them."""
 
 
@@ -57,8 +58,10 @@ class Needs(Settings):
     """What filters look at: scores of images, detections in them."""
     train: JobNeeds = JobNeeds(threads=4, mem_mb=8000)
     """Training one detector with one seed."""
-    evaluate: JobNeeds = JobNeeds(threads=4, mem_mb=4000)
-    """Prediction and average precision of one detector."""
+    predict: JobNeeds = JobNeeds(threads=4, mem_mb=4000)
+    """What one detector finds in the validation images of one data set."""
+    evaluate: JobNeeds = JobNeeds(mem_mb=4000)
+    """Measuring those predictions; never on a GPU."""
     plot: JobNeeds = JobNeeds()
     """Tables, figures, galleries."""
 

@@ -11,7 +11,7 @@ from gen4det.core.settings import Settings, parse_settings, suggest
 from gen4det.core.yaml_files import read_yaml, shown
 from gen4det.detection.settings import DetectorSettings
 from gen4det.evaluation.study_settings import ArmLabel, GallerySettings, LinePanel, StudySettings
-from gen4det.orchestration.scale import Config, Name, unique
+from gen4det.orchestration.scale import NAME, Config, Name, unique
 
 REAL: Name = "real"
 """Arm that is trained on the real images alone; filters ask its detector."""
@@ -28,6 +28,9 @@ class Arm(ArmLabel):
     """What this arm changes in the settings of the detector, e.g. {synthetic_batches: 0.2}."""
     dataset: Name | None = None
     """Data set of this row where it is not the study's, e.g. a subset of it."""
+    on: Annotated[str, Field(pattern=rf"^$|{NAME}")] = ""
+    """Data set whose validation images the detector is measured on; empty: that of the row. Of its categories
+    those count that the detector knows by name."""
     arm: Name | None = None
     """Name of the recipe, i.e. the folder of its results; null: the name of the row. Rows over several data
     sets need names of their own and may still share a recipe."""
@@ -82,6 +85,8 @@ class CheckedStudy:
 
     trainings: dict[str, Training]
     """By row, in the order of the table."""
+    on: dict[str, str]
+    """Data set that each row is measured on."""
     table: StudySettings
     gallery: GallerySettings
 
@@ -113,17 +118,22 @@ def load_study(name: str, config: Config, variants: dict, *, source: str, root: 
         if dataset not in config.datasets:
             known = suggest(dataset, config.datasets)
             raise InputError(f"{file}: {key}: {dataset!r} is not a data set of {source}{known}")
+        if arm.on and arm.on not in config.datasets:
+            known = suggest(arm.on, config.datasets)
+            raise InputError(f"{file}: arms.{row}.on: {arm.on!r} is not a data set of {source}{known}")
         for engine in arm.synthetic:
             if engine not in variants:
                 known = suggest(engine, variants)
                 raise InputError(f"{file}: arms.{row}.synthetic: no such engine {engine!r}{known}")
     trainings = {row: _training(study, row, config, file=file, root=root) for row in study.arms}
     run = {"scale": config.scale, "seeds": config.seeds}
-    labels = {row: _label(study, row, trainings, file=file) for row in study.arms}
+    on = {row: arm.on or trainings[row].dataset for row, arm in study.arms.items()}
+    labels = {row: _label(study, row, trainings, on, config, file=file) for row in study.arms}
     table = study.model_dump(exclude={"gallery", "arms"}) | run | {"arms": labels}
     gallery = {"title": study.title, "scale": config.scale} | study.gallery
     return CheckedStudy(
         trainings,
+        on,
         parse_settings(StudySettings, table, source=file),
         parse_settings(GallerySettings, gallery, source=f"{file}: gallery"),
     )
@@ -148,19 +158,35 @@ def shared_folder(detector: str, config: Config) -> str:
     return next(name for name, it in config.detectors.items() if it == config.detectors[detector])
 
 
-def _label(study: Study, row: str, trainings: dict[str, Training], *, file: str) -> dict:
+def _label(
+    study: Study, row: str, trainings: dict[str, Training], on: dict[str, str], config: Config, *, file: str
+) -> dict:
     """What the table reads of an arm: its own words, and the row it is compared with."""
     label = study.arms[row].model_dump(include=set(ArmLabel.model_fields))
-    alike = [other for other, it in trainings.items() if it.dataset == trainings[row].dataset]
+    label["on"] = on[row] if on[row] != trainings[row].dataset else ""
+    seen = {name: _validation(place, config) for name, place in on.items()}
+    data = (trainings[row].dataset, on[row])
+    alike = [other for other, it in trainings.items() if (it.dataset, on[other]) == data]
     recipes = {trainings[other].arm: other for other in reversed(alike)}
     wanted = label["baseline"] or study.baseline
     baseline = wanted if label["baseline"] or wanted in alike else recipes.get(wanted)
     if baseline not in study.arms:
         where = f"arms.{row}.baseline" if label["baseline"] else "baseline"
         known = suggest(wanted, (set(study.arms) if label["baseline"] else {*alike, *recipes}) - {wanted})
-        data = "" if label["baseline"] else f" on {trainings[row].dataset}"
+        where_else = f", measured on {on[row]}" if on[row] != trainings[row].dataset else ""
+        data = "" if label["baseline"] else f" on {trainings[row].dataset}{where_else}"
         raise InputError(f"{file}: {where}: no such arm {wanted!r}{data}{known}")
+    if seen[baseline] != seen[row]:
+        raise InputError(
+            f"{file}: arms.{row}.baseline: {baseline!r} is measured on {on[baseline]}, this row on {on[row]}"
+        )
     return label | {"baseline": baseline}
+
+
+def _validation(dataset: str, config: Config) -> str:
+    """The data set whose validation images these are: a subset has those of the whole."""
+    data = config.datasets[dataset]
+    return data.of if data.source == "subset" else dataset
 
 
 def check_arms(studies: dict[str, CheckedStudy]) -> None:

@@ -32,7 +32,7 @@ def main() -> None:
         nargs="+",
         default=[],
         metavar="ARM:SEED=FILE",
-        help="metrics.json files; ARM:SEED= may be left out where the path ends in <arm>/seed<seed>/<file>",
+        help="metrics.json files; ARM:SEED= may be left out of <arm>/seed<seed>/<data set>/<file>",
     )
     parser.add_argument(
         "--shards", nargs="+", default=[], metavar="FILE", help="shard JSON files of one engine"

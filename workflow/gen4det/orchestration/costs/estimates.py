@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from gen4det.core.errors import InputError
 from gen4det.core.yaml_files import read_yaml
+from gen4det.evaluation.prediction_settings import MAX_DETECTIONS
 from gen4det.orchestration.costs.data_sizes import DataSizes
 from gen4det.orchestration.costs.settings import Costs
 from gen4det.orchestration.costs.tasks import RULES, Task, unique
@@ -220,12 +221,17 @@ class Estimator:
             stored=weights + iterations * files.iteration if weights else None,
         )
 
-    def _evaluate(self, task: Task) -> Estimate:
-        size = self.sizes(task.dataset)
+    def _predict(self, task: Task) -> Estimate:
+        size, limit = self.sizes(task.dataset), self.project.config.evaluation.max_per_image
         if size is None:
-            return Estimate(work=None, unit="images", gpu_seconds=None, stored=self.costs.files.metrics)
+            return Estimate(work=None, unit="images", gpu_seconds=None, stored=None)
         seconds = self._predicting(task.training.settings.config, size.val_images)
-        return Estimate(0, size.val_images, "images", seconds, self.costs.files.metrics)
+        found = size.val_images * (limit or max(MAX_DETECTIONS.values()))
+        return Estimate(0, size.val_images, "images", seconds, found * self.costs.files.prediction)
+
+    def _measure(self, task: Task) -> Estimate:
+        size = self.sizes(task.dataset)
+        return Estimate(0, size and size.val_images, "images", 0.0, self.costs.files.metrics)
 
     def _page(self, task: Task) -> Estimate:
         return Estimate(work=task.jobs, unit="pages", stored=task.jobs * self.costs.files.page)

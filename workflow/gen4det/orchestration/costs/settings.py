@@ -66,6 +66,8 @@ class FileCosts(Settings):
     """Of the aesthetic score of one image."""
     detection: Positive
     """Of one detection of a filter's detector."""
+    prediction: Positive
+    """Of one detection on a validation image, with its mask."""
     weights: dict[str, Positive]
     """Of one trained detector, by its mmengine config file."""
     iteration: Positive

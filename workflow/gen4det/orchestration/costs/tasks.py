@@ -34,7 +34,8 @@ class Task:
 
 RULES = (
     "render", "photographs", "download", "download_model", "subset", "finetune", "plan", "generate",
-    "calibrate", "rate", "detect", "filter", "filter_page", "train", "evaluate", "table", "figure", "gallery",
+    "calibrate", "rate", "detect", "filter", "filter_page", "train", "predict",
+    "measure", "table", "figure", "gallery",
 )  # fmt: skip
 """Rules in the order of the work; those that train the miniature's models are not part of a study."""
 
@@ -63,7 +64,8 @@ def unique(values: Iterable) -> list:
 
 def _data(project: Project) -> Iterator[Task]:
     known = project.config.datasets
-    used = unique(dataset for dataset, _, _ in project.arms)
+    trained = [dataset for dataset, _, _ in project.arms]
+    used = unique([*trained, *(on for study in project.studies.values() for on in study.on.values())])
     whole = [known[name].of for name in used if known[name].source == "subset"]
     for name in unique([*whole, *used]):
         source = known[name].source
@@ -120,7 +122,14 @@ def _training(project: Project, sets: list[tuple[str, str]]) -> Iterator[Task]:
     tabled = {(row.key, seed): row for row in rows for seed in project.config.seeds}
     trained = {(row.key, seed): row for row, seed in _asked(project, sets)} | tabled
     yield from (Task("train", "train", 1, row.dataset, training=row) for row in trained.values())
-    yield from (Task("evaluate", "evaluate", 1, row.dataset, training=row) for row in tabled.values())
+    measured = {
+        (row.key, study.on[name], seed): row
+        for study in project.studies.values()
+        for name, row in study.trainings.items()
+        for seed in project.config.seeds
+    }
+    for rule, kind in (("predict", "predict"), ("measure", "evaluate")):
+        yield from (Task(rule, kind, 1, on, training=row) for (_, on, _), row in measured.items())
 
 
 def _asked(project: Project, sets: list[tuple[str, str]]) -> Iterator[tuple[Training, int]]:

@@ -1,4 +1,4 @@
-"""Measure a trained detector on the validation images of a data set.
+"""Measure what a detector found on the validation images of a data set. No torch, no GPU.
 
 Writes <output>: average precision of boxes and masks after the data set's own protocol (COCO or LVIS), in all
 and per category, on 0-100, null where undefined; and <output>.record.json.
@@ -6,78 +6,59 @@ and per category, on 0-100, null where undefined; and <output>.record.json.
 
 import argparse
 import logging
-from pathlib import Path
 
+from gen4det.core.errors import InputError
 from gen4det.core.provenance import RunRecord, file_hash, write_json
 from gen4det.core.settings import Settings
 from gen4det.data.annotations import category_counts, frequency_groups
 from gen4det.data.datasets import Dataset, load_dataset
-from gen4det.evaluation.average_precision import MAX_DETECTIONS, average_precision
-from gen4det.evaluation.settings import EvaluationSettings
+from gen4det.evaluation.average_precision import average_precision
+from gen4det.evaluation.predictions import Predictions, images_identity, read_predictions
+from gen4det.evaluation.settings import MeasureSettings
 from gen4det.stages._cli import run, stage_parser, stage_settings
-from gen4det.stages._device import torch_device
 
-log = logging.getLogger("gen4det.evaluate")
+log = logging.getLogger("gen4det.measure")
 
 
-class EvaluateStageSettings(Settings):
+class MeasureStageSettings(Settings):
     """Settings of this stage."""
 
-    evaluation: EvaluationSettings = EvaluationSettings()
+    evaluation: MeasureSettings = MeasureSettings()
     """What is measured, and how."""
 
 
 def main() -> None:
     """Entry point."""
     parser = stage_parser(__doc__)
-    parser.add_argument("--dataset", required=True, metavar="FILE", help="dataset.json")
-    parser.add_argument("--weights", required=True, metavar="FILE", help="what `train` wrote")
+    parser.add_argument("--dataset", required=True, metavar="FILE", help="dataset.json of the images")
+    parser.add_argument("--predictions", required=True, metavar="FILE", help="what `predict` wrote")
     parser.add_argument("--output", required=True, metavar="FILE", help="metrics.json")
-    parser.add_argument("--predictions", metavar="FILE", help="also write all detections, in COCO's format")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at once")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that load images")
     args = parser.parse_args()
-    settings = stage_settings(args, EvaluateStageSettings)
+    settings = stage_settings(args, MeasureStageSettings)
     dataset = load_dataset(args.dataset)
     with RunRecord(
         args.output,
         settings=settings.model_dump(mode="json"),
-        code=("gen4det.stages.evaluate",),
-        inputs=(args.dataset, dataset.val.annotations_path, args.weights),
+        code=("gen4det.stages.measure",),
+        inputs=(args.dataset, dataset.val.annotations_path, args.predictions),
     ) as record:
-        record.add(**evaluate(args, dataset, settings.evaluation))
+        record.add(**measure(args, dataset, settings.evaluation))
 
 
-def evaluate(args: argparse.Namespace, dataset: Dataset, settings: EvaluationSettings) -> dict:
-    """Predict, measure, write.
+def measure(args: argparse.Namespace, dataset: Dataset, settings: MeasureSettings) -> dict:
+    """Measure and write.
 
     Returns:
         Figures for the run record.
 
     Raises:
-        InputError: unusable data or weights, or weights of a detector of other categories.
+        InputError: unusable data, or predictions of other images.
     """
     truth = dataset.val.load()
+    predictions = read_predictions(args.predictions)
+    truth, left_out = _what_was_predicted(truth, predictions, args)
     truth["categories"] = _with_training_counts(truth["categories"], dataset)
-    limit = settings.max_per_image or MAX_DETECTIONS[dataset.format]
-
-    from gen4det.detection import mmcv_ext
-    from gen4det.detection.inference import predict
-
-    device = torch_device(args.device)
-    detections = predict(
-        Path(args.weights),
-        dataset.val.images,
-        truth["images"],
-        batch_size=args.batch_size,
-        device=device,
-        max_per_image=limit,
-        workers=args.workers,
-    )
-    if args.predictions:
-        write_json(args.predictions, detections)
-    measured = average_precision(truth, detections, protocol=dataset.format, settings=settings)
+    measured = average_precision(truth, predictions.detections, protocol=dataset.format, settings=settings)
     images_train = {category["id"]: category["image_count"] for category in truth["categories"]}
     for entry in measured["per_category"]:
         entry["images_train"] = images_train[entry["id"]]
@@ -85,19 +66,32 @@ def evaluate(args: argparse.Namespace, dataset: Dataset, settings: EvaluationSet
         "dataset": dataset.name,
         "annotations_sha256": file_hash(dataset.val.annotations_path),
         "protocol": dataset.format,
-        "max_per_image": limit,
+        "max_per_image": predictions.about["max_per_image"],
         "area_limits": list(settings.area_limits),
+        "left_out": left_out,
     }
     write_json(args.output, {"validation": validation, **measured}, indent=1)
     for kind in ("box", "mask"):
         if measured[kind]:
             log.info("%s AP: %s", kind, _readable(measured[kind]))
-    return {
-        "images": len(truth["images"]),
-        "detections": len(detections),
-        "device": device,
-        "operators": mmcv_ext.description(device),
+    return {"images": len(truth["images"]), "detections": len(predictions.detections)}
+
+
+def _what_was_predicted(
+    truth: dict, predictions: Predictions, args: argparse.Namespace
+) -> tuple[dict, list[str]]:
+    """Ground truth of the categories that the detector knows, and the names of the others."""
+    if predictions.about.get("images") != images_identity(truth["images"]):
+        raise InputError(f"{args.predictions}: of other images than those of {args.dataset}; predict again")
+    known = set(predictions.about["categories"])
+    left_out = [category["name"] for category in truth["categories"] if category["id"] not in known]
+    if left_out:
+        log.warning("not measured, since the detector does not know them: %d categories", len(left_out))
+    kept = {
+        "categories": [category for category in truth["categories"] if category["id"] in known],
+        "annotations": [label for label in truth["annotations"] if label["category_id"] in known],
     }
+    return truth | (kept if left_out else {}), left_out
 
 
 def _with_training_counts(categories: list[dict], dataset: Dataset) -> list[dict]:
