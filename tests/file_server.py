@@ -21,21 +21,43 @@ class FileServer(http.server.ThreadingHTTPServer):
         self.validators = True
         self.lengths = True
         self.redirects: dict[str, str] = {}  # name to URL
+        self.headers: dict[str, dict[str, str]] = {}  # name to further headers of an answer
+        self.secret: str | None = None  # token without which nothing is told
         self.requests: list[tuple[str, str | None]] = []  # path, Range
+        self.heads: list[str] = []  # paths of which only the headers were asked for
 
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/{name}"
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.server.heads.append(unquote(self.path.lstrip("/")))
+        self.answer(body=False)
+
     def do_GET(self):
+        self.server.requests.append((unquote(self.path.lstrip("/")), self.headers.get("Range")))
+        self.answer(body=True)
+
+    def answer(self, body: bool):
         server, name = self.server, unquote(self.path.lstrip("/"))
         asked = self.headers.get("Range")
-        server.requests.append((name, asked))
         if server.statuses:
             return self.send_error(server.statuses.pop(0))
+        token = self.headers.get("Authorization")
+        if name.startswith("storage") and token:
+            return self.send_error(
+                400
+            )  # as a store of signed addresses answers to a token that is not its own
+        if server.secret and token != f"Bearer {server.secret}" and not name.startswith("storage"):
+            self.send_response(401)
+            self.send_header("X-Error-Code", "GatedRepo")
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
         if name in server.redirects:
             self.send_response(302)
+            for header, value in server.headers.get(name, {}).items():
+                self.send_header(header, value)
             self.send_header("Location", server.redirects[name])
             self.send_header("Content-Length", "0")
             return self.end_headers()
@@ -53,12 +75,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         if server.lengths:
             self.send_header("Content-Length", str(len(content) - start))
-        if server.validators:
-            self.send_header("ETag", tag)
+        headers = ({"ETag": tag} if server.validators else {}) | server.headers.get(name, {})
+        for header, value in headers.items():
+            self.send_header(header, value)
         self.end_headers()
-        body = content[start:]
+        if not body:
+            return
+        rest = content[start:]
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a probe hangs up after the headers
-            self.wfile.write(body[: server.cut_after.pop(0)] if server.cut_after else body)
+            self.wfile.write(rest[: server.cut_after.pop(0)] if server.cut_after else rest)
 
     def log_message(self, *arguments):
         pass

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from huggingface_hub import constants, file_download
 from public_data import names, refusal
 
 from gen4det.data.download_lock import LOCK_FILE
@@ -26,9 +27,15 @@ ABOUT = {"version": "1", "licence": "a licence", "citation": "somebody"}
 class Hub:
     """What the hub answers, on a server of files. Large files lie elsewhere, as they do there."""
 
-    def __init__(self, server, monkeypatch):
+    def __init__(self, server, monkeypatch, home: Path):
         self.server = server
         monkeypatch.setenv("HF_ENDPOINT", server.url("").rstrip("/"))
+        monkeypatch.setenv("HF_HOME", str(home))
+        # What the library reads once, when it is imported.
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        monkeypatch.setattr(file_download.time, "sleep", lambda seconds: None)  # between its attempts
 
     def publish(self, files: dict[str, bytes], *, hub: str = "owner/name") -> str:
         """Make a commit the newest; earlier ones stay."""
@@ -36,12 +43,18 @@ class Hub:
         siblings = []
         for path, content in files.items():
             sha256 = hashlib.sha256(content).hexdigest()
-            git = b"blob %d\0" % len(content) + content
-            entry = {"rfilename": path, "size": len(content), "blobId": hashlib.sha1(git).hexdigest()}
+            blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+            entry = {"rfilename": path, "size": len(content), "blobId": blob}
             place = f"{hub}/resolve/{commit}/{path}"
+            self.server.headers[place] = {"X-Repo-Commit": commit, "ETag": f'"{blob}"'}
             if path.endswith(".safetensors"):
                 entry["lfs"] = {"sha256": sha256, "size": len(content), "pointerSize": 135}
-                self.server.redirects[place] = self.server.url(f"storage/{sha256}")
+                elsewhere = self.server.url(f"storage/{sha256}").replace("127.0.0.1", "localhost")
+                self.server.redirects[place] = elsewhere
+                self.server.headers[place] |= {
+                    "X-Linked-Etag": f'"{sha256}"',
+                    "X-Linked-Size": str(len(content)),
+                }
                 place = f"storage/{sha256}"
             self.server.files[place] = content
             siblings.append(entry)
@@ -53,8 +66,7 @@ class Hub:
             "siblings": siblings,
             "private": False,
         }
-        for revision in ("main", commit):
-            name = f"api/models/{hub}/revision/{revision}"
+        for name in (f"api/models/{hub}", f"api/models/{hub}/revision/{commit}"):
             self.server.files[f"{name}?blobs=true"] = json.dumps(answer).encode()
         return commit
 
@@ -64,8 +76,8 @@ class Hub:
 
 
 @pytest.fixture
-def hub(file_server, monkeypatch) -> Hub:
-    return Hub(file_server, monkeypatch)
+def hub(file_server, monkeypatch, tmp_path) -> Hub:
+    return Hub(file_server, monkeypatch, tmp_path / "home")
 
 
 def registry(tmp_path: Path, *, weights: dict | None = None, **model) -> Path:
@@ -86,19 +98,48 @@ def lock(folder: Path, name: str = "a") -> dict:
 # --- the hub --------------------------------------------------------------------------------------
 
 
-def test_the_list_of_files_is_that_of_the_hubs_own_client(hub, tmp_path):
-    from huggingface_hub import HfApi
+def test_the_hub_tells_commit_sizes_and_checksums(hub):
+    hub.publish(FILES | {"old.json": b"{}"})
+    commit = hub.publish(FILES)
+    for revision in (None, commit):
+        assert list_files("owner/name", revision)[0] == commit
+    files = {file.path: file for file in list_files("owner/name", None)[1]}
+    assert {path: file.size for path, file in files.items()} == {p: len(c) for p, c in FILES.items()}
+    assert files["unet/model.safetensors"].sha256 == hashlib.sha256(BIG).hexdigest()
+    assert files["config.json"].sha256 is None and len(files["config.json"].blob) == 40
 
+
+def test_a_gated_model_needs_a_token_and_takes_it(hub, tmp_path, monkeypatch):
     hub.publish(FILES)
-    commit, files = list_files("owner/name", None)
-    (ours,) = hub.server.requests
-    info = HfApi(endpoint=hub.server.url("").rstrip("/")).model_info(
-        "owner/name", revision="main", files_metadata=True, token=False
-    )
-    assert hub.server.requests[-1][0].lower() == ours[0].lower()
-    assert info.sha == commit
-    theirs = {s.rfilename: (s.size, s.lfs.sha256 if s.lfs else None, s.blob_id) for s in info.siblings}
-    assert {file.path: (file.size, file.sha256, file.blob) for file in files} == theirs
+    hub.server.secret = "hf_secret"
+    source, folder = registry(tmp_path), tmp_path / "d"
+    message = refusal(obtain_model, "a", source, folder)
+    assert message.startswith("owner/name: its owner asks you to accept the licence")
+    assert message.endswith("then set HF_TOKEN")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    obtain_model("a", source, folder)
+    assert (folder / "models/a/unet/model.safetensors").read_bytes() == BIG
+
+
+def test_without_network_a_model_is_what_is_there_or_one_line(hub, tmp_path, monkeypatch):
+    source, folder = registry(tmp_path), tmp_path / "d"
+    hub.publish(FILES)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE forbids to download it" in refusal(obtain_model, "a", source, folder)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    there = obtain_model("a", source, folder)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert obtain_model("a", source, folder) == there
+
+
+def test_files_in_the_hubs_own_cache_are_not_downloaded_again(hub, tmp_path):
+    commit = hub.publish(FILES)
+    snapshot = tmp_path / "home/hub/models--owner--name/snapshots" / commit / "unet"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").write_bytes(BIG)
+    obtain_model("a", registry(tmp_path), tmp_path / "d")
+    assert not any(name.startswith("storage") for name, _ in hub.server.requests)
+    assert (tmp_path / "d/models/a/unet/model.safetensors").read_bytes() == BIG
 
 
 def test_files_with_paths_that_lead_outside_are_not_taken(hub):
@@ -132,20 +173,38 @@ def test_a_model_stays_at_the_commit_of_its_first_download(hub, tmp_path):
     (folder / "models/a/config.json").unlink()
     obtain_model("a", source, folder)
     assert hub.server.requests == [(f"owner/name/resolve/{first}/config.json", None)]
+    assert names(folder / "models") == [f"a/{name}" for name in sorted(FILES)]
     assert (folder / "models/a/config.json").read_bytes() == FILES["config.json"]
 
 
-def test_an_interrupted_download_goes_on_with_the_same_commit_where_it_stopped(hub, tmp_path):
+def test_a_lost_connection_is_taken_up_where_it_was_lost(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100_000)  # what is written at once; 10 MB
+    hub.publish(FILES)
+    whole = [1_000_000_000] * 3  # the list, two small files
+    hub.server.cut_after = [*whole, 700_000]
+    obtain_model("a", registry(tmp_path), tmp_path / "d")
+    assert [asked for name, asked in hub.server.requests if name.startswith("storage")] == [
+        None,
+        "bytes=700000-",
+    ]
+    assert (tmp_path / "d/models/a/unet/model.safetensors").read_bytes() == BIG
+
+
+def test_an_interrupted_download_goes_on_with_the_same_commit_and_the_files_that_are_missing(hub, tmp_path):
     source, folder = registry(tmp_path), tmp_path / "d"
     first = hub.publish(FILES)
     whole = [1_000_000_000] * 3  # the list, two small files
-    hub.server.cut_after = [*whole, 700_000, *[0] * 10]
-    assert "700000 bytes are kept" in refusal(obtain_model, "a", source, folder, pause=0)
+    hub.server.cut_after = [*whole, *[0] * 10]
+    assert refusal(obtain_model, "a", source, folder).startswith(
+        "owner/name: RemoteProtocolError: peer closed"
+    )
     assert lock(folder)["commit"] == first and not lock(folder)["complete"]
+    there = [name for name in names(folder / "models") if ".cache/" not in name]
+    assert there == ["a/config.json", "a/unet/config.json"]
     hub.publish(FILES | {"unet/model.safetensors": BIG[::-1]})
     hub.server.cut_after, hub.server.requests = [], []
     assert obtain_model("a", source, folder)["commit"] == first
-    assert [asked for name, asked in hub.server.requests if name.startswith("storage")] == ["bytes=700000-"]
+    assert [name.partition("/")[0] for name, _ in hub.server.requests] == ["api", "storage"]
     assert (folder / "models/a/unet/model.safetensors").read_bytes() == BIG
 
 
@@ -158,7 +217,7 @@ def test_the_commit_of_the_registry_is_asked_for(hub, tmp_path):
     assert obtain_model("a", registry(tmp_path, revision=new), folder)["commit"] == new
     assert hub.downloaded() == [f"{new}?blobs=true", "config.json"]  # only what differs
     hub.server.files[f"api/models/owner/name/revision/{'0' * 40}?blobs=true"] = hub.server.files[
-        "api/models/owner/name/revision/main?blobs=true"
+        "api/models/owner/name?blobs=true"
     ]
     unknown = registry(tmp_path, revision="0" * 40)
     assert f"answers with commit '{new}'" in refusal(obtain_model, "a", unknown, folder)
@@ -171,7 +230,7 @@ def test_wrong_bytes_are_refused_and_fetched_anew(hub, tmp_path, path):
     sha256 = hashlib.sha256(FILES[path]).hexdigest()
     place = f"storage/{sha256}" if path.endswith("safetensors") else f"owner/name/resolve/{commit}/{path}"
     hub.server.files[place] = bytes(len(FILES[path]))
-    assert "the download was deleted" in refusal(obtain_model, "a", source, folder, pause=0)
+    assert "the download was deleted" in refusal(obtain_model, "a", source, folder)
     assert not (folder / "models/a" / path).exists()
     hub.server.files[place] = FILES[path]
     obtain_model("a", source, folder)
@@ -189,7 +248,8 @@ def test_a_damaged_file_on_disk_is_fetched_anew(hub, tmp_path):
 
 def test_a_missing_model_is_refused_in_one_line_until_it_is_there(hub, tmp_path):
     source, folder = registry(tmp_path), tmp_path / "d"
-    assert "owner/name/revision/main?blobs=true: HTTP 404" in refusal(obtain_model, "a", source, folder)
+    message = refusal(obtain_model, "a", source, folder)
+    assert message.startswith("owner/name: HTTP 404 from ") and "it does not exist, or is private" in message
     hub.publish(FILES | {"unet/model.bin": b"x"})
     lacking = registry(tmp_path, files=["*.json", "vae/*"])
     assert "owner/name: no file vae/* at commit" in refusal(obtain_model, "a", lacking, folder)
@@ -199,11 +259,13 @@ def test_a_missing_model_is_refused_in_one_line_until_it_is_there(hub, tmp_path)
     assert message == f"{source}: no model is called 'c'; known: a"
 
 
-def test_what_is_no_hub_is_refused(hub, tmp_path):
-    hub.server.files["api/models/owner/name/revision/main?blobs=true"] = b"<html>log in first</html>"
-    assert "expected an object in JSON" in refusal(obtain_model, "a", registry(tmp_path), tmp_path / "d")
-    hub.server.files["api/models/owner/name/revision/main?blobs=true"] = b'{"sha": "1"}'
-    assert "not the hub's list of files" in refusal(obtain_model, "a", registry(tmp_path), tmp_path / "d")
+@pytest.mark.parametrize(
+    "answer", [b"<html>log in first</html>", b'{"sha": "1"}', b'{"id": "a", "siblings": []}']
+)
+def test_what_is_no_hub_is_refused(hub, tmp_path, answer):
+    hub.server.files["api/models/owner/name?blobs=true"] = answer
+    assert refusal(obtain_model, "a", registry(tmp_path), tmp_path / "d").startswith("owner/name: ")
+    assert not (tmp_path / "d/models").exists()
 
 
 def test_too_little_disk_is_told_before_the_first_byte_and_mended(hub, tmp_path, tiny_disk):
@@ -212,7 +274,7 @@ def test_too_little_disk_is_told_before_the_first_byte_and_mended(hub, tmp_path,
     (tiny_disk / "something").write_bytes(bytes(150_000))
     message = refusal(obtain_model, "a", source, tiny_disk)
     assert "downloading a takes 0.00 GB" in message and "GB of disk are free" in message
-    assert hub.downloaded() == ["main?blobs=true"] and not (tiny_disk / "models").exists()
+    assert hub.downloaded() == ["name?blobs=true"] and not (tiny_disk / "models").exists()
     (tiny_disk / "something").unlink()
     obtain_model("a", source, tiny_disk)
     assert (tiny_disk / "models/a/unet/model.safetensors").read_bytes() == BIG[:180_000]

@@ -71,6 +71,7 @@ def test_what_needs_no_torch_has_an_environment_without():
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
+    "httpx2": "huggingface_hub",
     "faster_coco_eval": "faster-coco-eval",
     "mmcv": "onedl-mmcv",
     "mmdet": "onedl-mmdetection",

@@ -14,18 +14,14 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from gen4det.core.errors import InputError
 from gen4det.core.progress import transfer_bar
 from gen4det.core.provenance import file_hash, write_json
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 CHUNK = 1 << 20
 TIMEOUT = 60
@@ -59,26 +55,14 @@ def probe(url: str, *, pause: float = 1.0) -> RemoteFile:
     Raises:
         InputError: not there, not allowed, or the server cannot be reached.
     """
-    return _ask(url, lambda response: _described(url, response, offset=0), pause)
-
-
-def fetch_json(url: str, *, pause: float = 1.0) -> dict:
-    """A short answer in JSON.
-
-    Args:
-        pause: see `probe`.
-
-    Raises:
-        InputError: as `probe`, or the answer is not an object.
-    """
-    text = _ask(url, _whole, pause)
-    try:
-        answer = json.loads(text)
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        raise InputError(f"{url}: expected an object in JSON, the answer is something else")
-    return answer
+    for attempt in range(FRUITLESS_ATTEMPTS):
+        try:
+            with _open(url) as response:
+                return _described(url, response, offset=0)
+        except _ConnectionLost as error:
+            lost = error
+            time.sleep(pause * 2**attempt if attempt + 1 < FRUITLESS_ATTEMPTS else 0)
+    raise InputError(f"{url}: {lost}")
 
 
 def fetch(
@@ -143,25 +127,6 @@ def partial(target: Path) -> Path:
 
 
 # --- one connection -------------------------------------------------------------------------------
-
-
-def _ask(url: str, read: Callable[[http.client.HTTPResponse], T], pause: float) -> T:
-    """What `read` makes of the answer; lost connections are tried again."""
-    for attempt in range(FRUITLESS_ATTEMPTS):
-        try:
-            with _open(url) as response:
-                return read(response)
-        except _ConnectionLost as error:
-            lost = error
-            time.sleep(pause * 2**attempt if attempt + 1 < FRUITLESS_ATTEMPTS else 0)
-    raise InputError(f"{url}: {lost}")
-
-
-def _whole(response: http.client.HTTPResponse) -> bytes:
-    try:
-        return response.read()
-    except (OSError, http.client.HTTPException) as error:
-        raise _ConnectionLost(f"the connection was lost ({error})") from error
 
 
 def _transfer(url: str, part: Path, size: int | None) -> None:

@@ -1,10 +1,11 @@
 """What was first downloaded stays what it is: checksums and commits, recorded in a file and enforced."""
 
 import contextlib
-import fcntl
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock
 
 from gen4det.core.errors import InputError
 from gen4det.core.json_files import read_json
@@ -47,9 +48,12 @@ def _read(folder: Path) -> dict:
 def exclusive(folder: Path) -> Iterator[None]:
     """Two jobs that want the same download take turns."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        except OSError as error:  # a file system without locks
-            log.warning("%s: cannot be locked (%s); let no two downloads run at once", folder, error.strerror)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire()
+    except (OSError, NotImplementedError) as error:  # a file system without locks
+        log.warning("%s: cannot be locked (%s); let no two downloads run at once", folder, error)
+    try:
         yield
+    finally:
+        lock.release()

@@ -1,6 +1,7 @@
 """Pretrained models of the registry: downloaded once, pinned from then on, described beside their files."""
 
 import logging
+import shutil
 from pathlib import Path
 
 from gen4det.core.errors import InputError
@@ -8,7 +9,7 @@ from gen4det.core.provenance import file_hash
 from gen4det.core.settings import suggest
 from gen4det.data.download import fetch, partial, probe, require_space
 from gen4det.data.download_lock import exclusive, record, recorded
-from gen4det.data.hub import HubFile, file_url, list_files
+from gen4det.data.hub import HubFile, fetch_file, list_files
 from gen4det.data.registry import MODELS, RegisteredModel, RegisteredWeights, load_registry
 
 log = logging.getLogger(__name__)
@@ -73,23 +74,22 @@ def _obtain_weights(name: str, entry: RegisteredWeights, folder: Path, pause: fl
 def _obtain_from_hub(name: str, entry: RegisteredModel, folder: Path, pause: float) -> dict:
     place = folder / MODELS / name
     locked = _locked(name, entry, folder)
-    commit, files = _files(entry, locked, pause)
+    commit, files = _files(entry, locked)
     sums = dict(locked.get("files", {}))
     lock = {"hub": entry.hub, "commit": commit, "patterns": sorted(entry.files)}
     # From here on, so that an interrupted download goes on with the same commit.
     record(folder, name, lock | {"files": sums, "complete": False})
-    missing = [file for file in files if not _is_there(place / file.path, file)]
-    needed = sum(file.size - _bytes(partial(place / file.path)) for file in missing)
+    missing = [file for file in files if not file.matches(place / file.path)]
+    needed = sum(file.size for file in missing)
     require_space(folder, needed, f"downloading {name}")
     log.info("%s: commit %s of %s, %.2f GB to download", name, commit, entry.hub, needed / 1e9)
     for file in files:
-        target = place / file.path
         if file in missing:
-            digest = _fetch(file, file_url(entry.hub, commit, file.path), target, pause)
-        else:
-            digest = file.sha256 or file_hash(target)
+            fetch_file(entry.hub, commit, file, place)
+        digest = file.sha256 or file_hash(place / file.path)
         sums[file.path] = {"bytes": file.size, "sha256": digest}
         record(folder, name, lock | {"files": sums, "complete": False})
+    shutil.rmtree(place / ".cache", ignore_errors=True)  # the library's notes; the lock says more
     sums = {file.path: sums[file.path] for file in files}
     record(folder, name, lock | {"files": sums, "complete": True})
     return {"hub": entry.hub, "commit": commit, "files": sums}
@@ -101,29 +101,17 @@ def _locked(name: str, entry: RegisteredModel, folder: Path) -> dict:
     return locked if entry.revision in (None, locked.get("commit")) else {}
 
 
-def _files(entry: RegisteredModel, locked: dict, pause: float) -> tuple[str, list[HubFile]]:
+def _files(entry: RegisteredModel, locked: dict) -> tuple[str, list[HubFile]]:
     """Commit and wanted files; once all are recorded the hub is not asked again."""
     sums = locked.get("files", {})
     if locked.get("complete") and locked["patterns"] == sorted(entry.files):
         files = [HubFile(path, facts["bytes"], facts["sha256"]) for path, facts in sums.items()]
         return locked["commit"], files
-    commit, files = list_files(entry.hub, entry.revision or locked.get("commit"), pause=pause)
+    commit, files = list_files(entry.hub, entry.revision or locked.get("commit"))
     for pattern in entry.files:
         if not any(entry.matches(file.path, pattern) for file in files):
             raise InputError(f"{entry.hub}: no file {pattern} at commit {commit}")
     return commit, [file for file in files if any(entry.matches(file.path, p) for p in entry.files)]
-
-
-def _is_there(path: Path, file: HubFile) -> bool:
-    return path.is_file() and file.matches(path)
-
-
-def _fetch(file: HubFile, url: str, target: Path, pause: float) -> str:
-    digest = fetch(url, target, size=file.size, sha256=file.sha256, pause=pause)
-    if file.sha256 is None and not file.matches(target):
-        target.unlink()
-        raise InputError(f"{url}: not the file of this commit; the download was deleted")
-    return digest
 
 
 def _bytes(path: Path) -> int:

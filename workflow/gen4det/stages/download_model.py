@@ -1,7 +1,7 @@
 """Download a pretrained model of the registry, or check the one that is there.
 
-Downloads resume where they were cut off. Writes download.json beside the model's files: where they are from,
-at which commit, with which checksums.
+A further call fetches what is missing. Writes download.json beside the model's files: where they are from, at
+which commit, with which checksums.
 """
 
 from pathlib import Path
