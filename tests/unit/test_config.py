@@ -178,18 +178,44 @@ def test_an_arm_changes_settings_of_its_detector(project):
     assert trainings["real"].settings.synthetic_batches is None
 
 
-def test_detectors_of_equal_settings_share_trainings(project):
+def test_a_detector_that_is_the_same_as_another_shares_its_trainings(project):
     config = {"config": "config/detectors/mask_rcnn.py"}
     detectors = {
+        "as-long": {"same_as": "longer"},
         "mask-rcnn": config,
         "longer": {**config, "schedule": 2},
-        "as-long": {**config, "schedule": 2},
+        "equal": {**config, "schedule": 2},
     }
     scale = {"studies": ["rare", "other"], "detectors": detectors}
     asks = {"mosaicfusion": {"filter": {"agreement": {"enabled": True, "detector": "as-long"}}}}
     checked = project(scale, asks, rare={"detector": "as-long"}, other={"detector": "longer"})
     assert {row.detector for row in checked.arms.values()} == {"longer"} and len(checked.arms) == 2
     assert checked.studies["rare"].table.detector == "as-long"
+    assert checked.studies["rare"].trainings["real"].settings.schedule == 2
+    apart = project(
+        {**scale, "detectors": detectors}, rare={"detector": "equal"}, other={"detector": "longer"}
+    )
+    assert {row.detector for row in apart.arms.values()} == {"equal", "longer"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        (
+            {"same_as": "mask-rcn"},
+            "no detector 'mask-rcn' with settings of its own; did you mean 'mask-rcnn'?",
+        ),
+        ({"same_as": "other"}, "no detector 'other' with settings of its own; known: mask-rcnn"),
+        (
+            {"same_as": "mask-rcnn", "schedule": 2},
+            "schedule beside same_as; a detector is the same or another",
+        ),
+    ],
+)
+def test_bad_input_is_refused_same_detector(refusal, entry, expected):
+    own = {"config": "config/detectors/mask_rcnn.py"}
+    text = refusal({"detectors": {"mask-rcnn": own, "other": entry}})
+    assert text.startswith("config.yaml: detectors: other") and text.endswith(expected), text
 
 
 def test_the_same_recipe_with_other_settings_is_another_recipe(project, refusal):

@@ -76,17 +76,24 @@ def package(tmp_path, monkeypatch):
     for name, text in texts.items():
         (root / f"{name}.py").write_text(text)
     monkeypatch.setattr(provenance, "PACKAGE_ROOT", tmp_path)
-    caches = (provenance._direct_imports, import_closure, code_hash)
-    for cache in caches:
-        cache.cache_clear()
+    forget()
     yield root
-    for cache in caches:
+    forget()
+
+
+def forget() -> None:
+    for cache in (
+        provenance._syntax,
+        provenance._direct_imports,
+        provenance.module_hash,
+        import_closure,
+        code_hash,
+    ):
         cache.cache_clear()
 
 
 def hash_again(*modules: str) -> str:
-    for cache in (provenance._direct_imports, import_closure, code_hash):
-        cache.cache_clear()
+    forget()
     return code_hash(*modules)
 
 
@@ -103,6 +110,71 @@ def test_code_hash_changes_with_what_a_stage_reaches_and_with_nothing_else(packa
     assert hash_again("gen4det.stage") == before
     (package / "shared.py").write_text("changed = True\n")
     assert hash_again("gen4det.stage") != before
+
+
+CODE = """
+def f(a, b=None, *, c: float = 1.5):
+    for x in [1, 2]:
+        if a and not b:
+            return {"k": a, **c}
+    return None
+"""
+
+
+def test_comments_docstrings_and_layout_are_no_code(package):
+    (package / "shared.py").write_text(CODE)
+    before = hash_again("gen4det.stage")
+    (package / "shared.py").write_text(
+        '"""A module."""\n\n'
+        "# what it does\n"
+        "def f(\n    a,\n    b=None,\n    *,\n    c: float = 1.50,\n):\n"
+        '    """Do it."""\n'
+        "    for x in [1, 2,]:\n"
+        "        if (a and not b):  # so\n"
+        "            return {'k': a, **c}\n\n"
+        "    return (None)\n"
+    )
+    assert hash_again("gen4det.stage") == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("b=None", "b=0"),
+        ("1.5", "1"),
+        ("[1, 2]", "[2, 1]"),
+        ("[1, 2]", "(1, 2)"),
+        ("a and not b", "a or not b"),
+        ("a and not b", "not (a and b)"),
+        ('"k"', '"K"'),
+        ("return None", "return"),
+        ("return None", 'return "None"'),
+        ("    return None", "        return None"),
+        ("def f", "async def f"),
+        ("for x", "for y"),
+    ],
+)
+def test_every_change_of_what_code_does_is_one(package, old, new):
+    (package / "shared.py").write_text(CODE)
+    before = hash_again("gen4det.stage")
+    (package / "shared.py").write_text(CODE.replace(old, new))
+    assert hash_again("gen4det.stage") != before
+
+
+def test_a_record_names_each_module_with_its_hash(package, tmp_path):
+    forget()
+    with RunRecord(tmp_path / "result", settings={}, code=("gen4det.stage",)):
+        pass
+    code = json.loads((tmp_path / "result.record.json").read_text())["code"]
+    assert code["closure"].keys() == set(import_closure("gen4det.stage"))
+    assert code["hash"] == code_hash("gen4det.stage")
+
+
+def test_hashes_do_not_depend_on_the_version_of_python(package):
+    """Another Python on the submit host makes nothing again: the number is that of 3.11, 3.12 and 3.13."""
+    (package / "shared.py").write_text(CODE + "TEXT = f'{CODE:{3}}'\n")
+    forget()
+    assert provenance.module_hash("gen4det.shared") == "9b0e62c2ff5cd685"
 
 
 def test_data_room_reaches_no_torch():
@@ -211,7 +283,8 @@ def test_every_result_has_a_pedigree(tmp_path):
     facts = json.loads((tmp_path / "metrics.json.record.json").read_text())
     assert facts["settings"] == {"lr": 0.1}
     assert facts["seeds"] == {"run": 3}
-    assert facts["code"] == {"modules": ["gen4det.core.errors"], "hash": code_hash("gen4det.core.errors")}
+    assert facts["code"]["modules"] == ["gen4det.core.errors"]
+    assert facts["code"]["hash"] == code_hash("gen4det.core.errors")
     assert facts["inputs"] == {str(tmp_path / "in.txt"): file_hash(tmp_path / "in.txt")}
     assert facts["images"] == 7
     assert facts["packages"]["numpy"]

@@ -1,11 +1,11 @@
 """Reasons in words, from what Snakemake says in JSON."""
 
 import json
-import os
 from types import SimpleNamespace
 
+from gen4det.core.provenance import RunRecord
 from gen4det.orchestration.snakemake_metadata import differences, parameter_of, parameters
-from gen4det.orchestration.why import changed, newer_modules, some, source
+from gen4det.orchestration.why import changed, changed_modules, some
 
 
 def job(tmp_path, stage="plot") -> SimpleNamespace:
@@ -33,13 +33,22 @@ def test_code_and_contents_have_no_values(tmp_path):
     assert file == "the contents of x.py have changed"
 
 
-def test_modules_that_are_younger_than_the_result(tmp_path):
+def test_modules_that_have_changed_since_the_result(tmp_path):
     table = job(tmp_path)
-    now = source("gen4det.evaluation.study_table").stat().st_mtime
-    os.utime(table.output[0], (now - 1, now - 1))
-    assert "gen4det.evaluation.study_table" in newer_modules(table, {})
-    os.utime(table.output[0], (2**32, 2**32))
-    assert newer_modules(table, {}) == []
+    assert changed_modules(table) == []  # no record
+    with RunRecord(table.output[0], settings={}, code=("gen4det.stages.plot",)):
+        pass
+    table.output.append(f"{table.output[0]}.record.json")
+    assert changed_modules(table) == []
+    record = json.loads((tmp_path / "result.record.json").read_text())
+    record["code"]["closure"]["gen4det.evaluation.study_table"] = "another"
+    record["code"]["closure"]["gen4det.evaluation.former"] = "gone"
+    del record["code"]["closure"]["gen4det.core.errors"]
+    (tmp_path / "result.record.json").write_text(json.dumps(record))
+    modules = ["gen4det.core.errors", "gen4det.evaluation.former", "gen4det.evaluation.study_table"]
+    assert changed_modules(table) == modules
+    (reason,) = changed(table, {"code": "0"}, {"code": "1"})
+    assert reason == f"its code has changed: {', '.join(modules)}"
 
 
 def test_parameters_beside_the_one():

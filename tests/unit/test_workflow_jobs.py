@@ -117,6 +117,25 @@ def test_targets_are_the_pages_of_the_configured_studies(jobs):
     ]
 
 
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (
+            "lvis/mask-rcnn/reel/seed0/metrics.json",
+            "no study of this run trains lvis/mask-rcnn/reel; did you mean",
+        ),
+        ("lvis/mask-rcnn-2x/real/seed0/metrics.json", "mask-rcnn-2x is the same as mask-rcnn, see there"),
+        ("coco/mask-rcnn/real/seed0/weights.safetensors", "no study of this run trains coco/mask-rcnn/real"),
+    ],
+)
+def test_targets_outside_the_studies_are_refused_in_one_line(jobs, target, expected):
+    with pytest.raises(InputError, match=expected):
+        jobs.check_targets(["snakemake", f"results/miniature/detectors/{target}"])
+    jobs.check_targets(
+        ["snakemake", "all", "results/miniature/detectors/lvis/mask-rcnn/real/seed0/metrics.json"]
+    )
+
+
 def test_inputs(jobs):
     assert jobs.metrics(wildcards()) == [
         f"results/miniature/detectors/lvis/mask-rcnn/{arm}/seed0/lvis/metrics.json"

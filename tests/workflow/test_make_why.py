@@ -51,13 +51,21 @@ def test_each_change_is_named_where_it_strikes_and_what_follows_from_it(checkout
         f"made again before it: {folder}/weights.safetensors"
     ]
     assert stale[f"{folder}/lvis/metrics.json (measure)"] == [
-        "its code has changed; newer than the result: gen4det.evaluation.average_precision",
+        "its code has changed: gen4det.evaluation.average_precision",
         f"made again before it: {folder}/lvis/predictions.npz",
     ]
     metrics, made = stale[f"{TABLE} (table)"]
     assert metrics.startswith('settings.metrics: ["mask_APr"') and '-> ["mask_AP50", "mask_APr"' in metrics
     assert made.startswith("made again before it: results/test/detectors/")
     assert not [result for result in stale if "synthetic/lvis/mosaicfusion" in result]
+
+
+def test_what_a_run_left_behind_half_way_is_named(checkout):
+    checkout.edit("config/test.yaml", "iterations: 6", "iterations: 7")
+    folder = "results/test/detectors/lvis/mask-rcnn/real/seed0"
+    checkout.make(f"{folder}/weights.safetensors")
+    stale = why(checkout, f"{folder}/lvis/predictions.npz")
+    assert stale == {f"{folder}/lvis/predictions.npz (predict)": ["made from other results of train"]}
 
 
 def test_results_without_records_are_adopted_or_named(checkout):

@@ -17,6 +17,7 @@ from gen4det.orchestration.commands import (
     time_budget,
 )
 from gen4det.orchestration.jobs import Jobs
+from gen4det.orchestration.lineage import follow_inputs, ignore_times
 from gen4det.orchestration.messages import explain_failures, explain_locks, note_run
 from gen4det.orchestration.needs import launcher
 from gen4det.orchestration.project import load_project
@@ -41,6 +42,7 @@ try:
             root=workflow.basedir,
         )
     )
+    jobs.check_targets(sys.argv)  # Snakemake itself does not tell yet what it is to make
 except InputError as error:
     sys.exit(str(error))  # one line; an exception would add Snakemake's own three
 

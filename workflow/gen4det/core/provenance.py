@@ -70,11 +70,16 @@ def _module_file(module: str) -> Path | None:
 
 
 @functools.cache
+def _syntax(module: str) -> ast.Module:
+    """Syntax tree of a module."""
+    return ast.parse(_module_file(module).read_bytes())
+
+
+@functools.cache
 def _direct_imports(module: str) -> frozenset[str]:
     """Modules of gen4det that `module` imports anywhere in its text, functions included."""
-    tree = ast.parse(_module_file(module).read_bytes())
     found = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(_syntax(module)):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
@@ -104,16 +109,56 @@ def import_closure(*modules: str) -> tuple[str, ...]:
 
 
 @functools.cache
+def module_hash(module: str) -> str:
+    """Hash (16 hex digits) of what one module of gen4det does: its syntax tree.
+
+    Comments, docstrings, quotes, brackets and line breaks do not count. Nor do empty fields of the tree, in
+    which versions of Python differ.
+    """
+    words: list[str] = []
+    _write_syntax(_syntax(module), words)
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
+
+
+def _write_syntax(node: ast.AST, words: list[str]) -> None:
+    words.append(type(node).__name__)
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if value is None and name != "value" or value == [] or name in ("ctx", "kind", "type_ignores"):
+            continue
+        words.append(name)
+        for item in value if isinstance(value, list) else [value]:
+            if not isinstance(item, ast.AST):
+                words.append(repr(item))
+            elif not _does_nothing(item, node):
+                _write_syntax(item, words)
+        words.append("]" if isinstance(value, list) else "")
+
+
+def _does_nothing(node: ast.AST, parent: ast.AST) -> bool:
+    """Whether a node is a statement of text alone, as docstrings are, or an empty part of an f-string."""
+    if isinstance(parent, ast.JoinedStr):
+        return isinstance(node, ast.Constant) and node.value == ""
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+def closure_hashes(*modules: str) -> dict[str, str]:
+    """Hash of every module of the modules' import closure inside gen4det, by name."""
+    return {module: module_hash(module) for module in import_closure(*modules)}
+
+
+@functools.cache
 def code_hash(*modules: str) -> str:
-    """Hash (16 hex digits) of the source text of the modules' import closure inside gen4det.
+    """Hash (16 hex digits) of the modules' import closure inside gen4det.
 
     Snakemake tracks the text of a rule, not the package a rule calls; this hash is passed as a
-    parameter instead. It follows contents, not modification times.
+    parameter instead. It follows what the code does, see `module_hash`, not times of files.
     """
-    digest = hashlib.sha256()
-    for module in import_closure(*modules):
-        digest.update(module.encode() + b"\0" + _module_file(module).read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
+    return content_hash(closure_hashes(*modules))[:16]
 
 
 # --- files --------------------------------------------------------------------------------------
@@ -191,7 +236,7 @@ class RunRecord:
         self.facts = {
             "result": Path(result).name,
             "settings": settings,
-            "code": {"modules": list(code), "hash": code_hash(*code)},
+            "code": {"modules": list(code), "hash": code_hash(*code), "closure": closure_hashes(*code)},
             "seeds": seeds or {},
             "inputs": {str(path): file_hash(path) for path in inputs},
             "command": sys.argv,

@@ -1,14 +1,16 @@
 """Hashes of the files that jobs read beside their inputs: models, and configs of detectors."""
 
 import ast
+import contextlib
 import functools
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from gen4det.core.provenance import content_hash
+from gen4det.core.provenance import content_hash, file_hash, write_json
 
 FULLY_HASHED = 64 * 2**20
 """Model files up to this many bytes are hashed whole, larger ones by samples."""
@@ -65,6 +67,39 @@ def sampled_hash(path: Path) -> str:
                 stream.seek(position)
                 digest.update(stream.read(65536))
     return digest.hexdigest()[:16]
+
+
+class RememberedHashes:
+    """Hashes of whole files, kept in a small file, since reading a gigabyte takes seconds.
+
+    A file is read again when its size or one of its times has changed; times themselves never count.
+
+    Args:
+        memory: the file; where it cannot be written, nothing is remembered.
+    """
+
+    def __init__(self, memory: Path):
+        self.memory = memory
+
+    def of(self, path: Path) -> str | None:
+        """Hash (16 hex digits) of a file's bytes; None if there is no such file."""
+        if not path.is_file():
+            return None
+        about = path.stat()
+        seen = [about.st_size, about.st_mtime_ns, about.st_ctime_ns]
+        remembered = self._remembered()
+        *known, digest = remembered.get(str(path.absolute()), [None])
+        if known != seen:
+            digest = file_hash(path)[:16]
+            with contextlib.suppress(OSError):
+                write_json(self.memory, remembered | {str(path.absolute()): [*seen, digest]})
+        return digest
+
+    def _remembered(self) -> dict[str, list]:
+        try:
+            return json.loads(self.memory.read_bytes())
+        except (OSError, ValueError):
+            return {}
 
 
 def config_files(path: Path) -> list[Path]:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from gen4det.core.settings import Settings
+from gen4det.core.errors import InputError
+from gen4det.core.settings import Settings, suggest
 from gen4det.engines.base import engine_module
 from gen4det.evaluation.prediction_settings import PredictionSettings
 from gen4det.evaluation.settings import MeasureSettings
@@ -68,6 +69,26 @@ class Jobs:
             if self.project.engines[engine].filter.measures:
                 pages.append(f"{self.results}/synthetic/{dataset}/{engine}/filter.pdf")
         return pages
+
+    def check_targets(self, words: Iterable[str]) -> None:
+        """Refuse results of trainings that no study of this run asks for.
+
+        Args:
+            words: of the command line. Others than such results are not looked at.
+
+        Raises:
+            InputError: a detector's result of a data set, detector and arm that are not trained together.
+        """
+        known = {"/".join(key) for key in self.project.arms}
+        for target in words:
+            inside = re.match(rf"{re.escape(self.results)}/detectors/([^/]+/([^/]+)/[^/]+)/", target)
+            if inside is None or inside[1] in known:
+                continue
+            same = self.config.detectors.get(inside[2])
+            hint = suggest(inside[1], known)
+            if same is not None and same.same_as:
+                hint = f"; {inside[2]} is the same as {same.same_as}, see there"
+            raise InputError(f"{target}: no study of this run trains {inside[1]}{hint}")
 
     # --- data ---------------------------------------------------------------------------------------
 

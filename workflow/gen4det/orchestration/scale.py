@@ -5,9 +5,9 @@ Nothing here imports torch: every job of a cluster run parses the Snakefile agai
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field, field_validator
 
-from gen4det.core.settings import Settings
+from gen4det.core.settings import Settings, suggest
 from gen4det.data.download_settings import ModelDownloads
 from gen4det.data.settings import DatasetSettings
 from gen4det.detection.settings import DetectorSettings
@@ -26,6 +26,19 @@ def unique(values: tuple) -> tuple:
 NAME = r"^[a-z0-9]+([-_][a-z0-9]+)*$"
 Name = Annotated[str, Field(pattern=NAME)]
 """Names become folders and wildcards: lower-case letters and digits, single - or _ between them."""
+
+
+def _either(schema: dict) -> None:
+    schema["oneOf"] = [{"required": schema.pop("required")}, {"required": ["same_as"]}]
+
+
+class Detector(DetectorSettings):
+    """A detector of a scale: settings of its own, or {same_as: another one}."""
+
+    model_config = ConfigDict(json_schema_extra=_either)
+
+    same_as: Annotated[Name | None, Field(exclude=True)] = None
+    """Another detector of this scale: the two are one, trainings included. Nothing else stands beside it."""
 
 
 class JobNeeds(Settings):
@@ -89,7 +102,7 @@ class Config(Settings):
     """Models that are downloaded before they are used."""
     datasets: dict[Name, DatasetSettings]
     """Detection data; stages see them by the name given here."""
-    detectors: dict[Name, DetectorSettings]
+    detectors: dict[Name, Detector]
     """Detectors and how they are trained at this scale."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """How detections are measured."""
@@ -99,3 +112,23 @@ class Config(Settings):
     """What this scale changes in engines of config/engines; variants inherit it like everything else."""
     needs: Needs = Needs()
     """What jobs ask of the machine at this scale."""
+
+    @field_validator("detectors", mode="before")
+    @classmethod
+    def _resolve_same(cls, values: Any) -> Any:
+        """Give a detector that is the same as another one the settings of that one."""
+        if not isinstance(values, dict):
+            return values
+        own = {name: it for name, it in values.items() if not (isinstance(it, dict) and "same_as" in it)}
+        resolved = dict(own)
+        for name in [name for name in values if name not in own]:
+            other = values[name]["same_as"]
+            if other not in own:
+                known = suggest(str(other), own)
+                raise ValueError(f"{name}.same_as: no detector {other!r} with settings of its own{known}")
+            if beside := sorted(values[name].keys() - {"same_as"}):
+                raise ValueError(
+                    f"{name}: {', '.join(beside)} beside same_as; a detector is the same or another"
+                )
+            resolved[name] = values[name] | own[other]
+        return {name: resolved[name] for name in values}

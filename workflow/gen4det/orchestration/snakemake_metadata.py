@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+RECORD = ".record.json"
+"""End of the name of the record beside a result."""
 ABSENT = object()
 """The value of a key that is not there."""
 
@@ -41,7 +43,7 @@ def unrecorded(dag: Any) -> Iterator[tuple[Any, dict, dict]]:
     """
     for job in dag.jobs:
         if job.output and not dag.needrun(job) and not dag.workflow.persistence.has_metadata(job):
-            records = [path for path in job.output if str(path).endswith(".record.json")]
+            records = [path for path in job.output if str(path).endswith(RECORD)]
             now = job.params.get("job")
             if records and now and (before := parameter_of(Path(records[0]))):
                 yield job, before, json.loads(now)

@@ -154,8 +154,8 @@ def _training(study: Study, row: str, config: Config, *, file: str, root: Path) 
 
 
 def shared_folder(detector: str, config: Config) -> str:
-    """The first detector of equal settings, in whose folder all of them train."""
-    return next(name for name, it in config.detectors.items() if it == config.detectors[detector])
+    """The detector that one is the `same_as`, in whose folder both are trained; without such, itself."""
+    return config.detectors[detector].same_as or detector
 
 
 def _label(

@@ -3,14 +3,12 @@
     python -m gen4det.orchestration.why results/miniature/tables/lvis_rare.csv     (make why TARGET=...)
 
 Snakemake says that parameters have changed and prints both, each a page of JSON. Here it is the key that
-changed, with its values before and now; of changed code, the modules that are newer than the result. Nothing
-is run.
+changed, with its values before and now; of changed code, the modules that are not those of the record beside
+the result. Nothing is run.
 """
 
 import argparse
 import json
-import os
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,11 +18,12 @@ from snakemake.api import SnakemakeApi
 from snakemake.settings.enums import Quietness, RerunTrigger
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
 
-from gen4det.core.provenance import PACKAGE_ROOT, import_closure
-from gen4det.engines.base import engine_module, known_methods
-from gen4det.orchestration.snakemake_metadata import ABSENT, differences, parameters, unrecorded
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import closure_hashes
+from gen4det.orchestration.lineage import MADE_FROM
+from gen4det.orchestration.snakemake_metadata import ABSENT, RECORD, differences, parameters, unrecorded
 
-TRIGGERS = frozenset({RerunTrigger.MTIME, RerunTrigger.PARAMS, RerunTrigger.INPUT, RerunTrigger.CODE})
+TRIGGERS = frozenset({RerunTrigger.PARAMS, RerunTrigger.INPUT, RerunTrigger.CODE})
 """Those of the profiles."""
 SHOWN = 5
 """Longest list of files or modules that is printed."""
@@ -88,7 +87,10 @@ def reasons_of(job: Any, dag: Any) -> Iterator[str]:
         partly = Path(job.output[0]).exists()
         yield f"missing: {some(reason.missing_output)}" if partly else "not there yet"
     if change := memory.params_changed(job):
-        yield from changed(job, parameters(change.only_old), parameters(change.only_new))
+        before, now = parameters(change.only_old), parameters(change.only_new)
+        if reason._updated_input_run:  # said below
+            before.pop(MADE_FROM, None), now.pop(MADE_FROM, None)
+        yield from changed(job, before, now)
     if any(memory.input_changed(job)):
         now = {str(file) for file in job.input}
         before = {file for path in job.output for file in memory.input(path) or ()}
@@ -97,8 +99,6 @@ def reasons_of(job: Any, dag: Any) -> Iterator[str]:
                 yield f"reads {word} {some(files)}"
     if any(memory.code_changed(job)):
         yield "the text of the rule has changed"
-    if reason._updated_input:
-        yield f"newer than it: {some(reason.updated_input)}"
     if reason._updated_input_run and not reason._missing_output:
         yield f"made again before it: {some(reason.updated_input_run)}"
 
@@ -111,29 +111,25 @@ def changed(job: Any, before: dict, now: dict) -> Iterator[str]:
     for key, old, new in differences(before, now):
         part, _, file = key.partition(".")
         if part == "code":
-            modules = some(newer_modules(job, now))
-            yield "its code has changed" + (f"; newer than the result: {modules}" if modules else "")
+            modules = some(changed_modules(job))
+            yield "its code has changed" + (f": {modules}" if modules else "")
+        elif part == MADE_FROM:
+            yield f"made from other results of {file}"
         elif part in CONTENTS:
             yield f"the contents of {file} have changed"
         else:
             yield f"{key}: {shown(old)} -> {shown(new)}"
 
 
-def newer_modules(job: Any, parameter: dict) -> list[str]:
-    """Modules of a job's code that are younger than its result: the likely ones; times are not contents."""
-    stage = re.search(r"gen4det\.stages\.\w+", job.shellcmd or "")
-    if stage is None or not os.path.exists(job.output[0]):
+def changed_modules(job: Any) -> list[str]:
+    """Modules that are not as the record beside a result has them: changed, new or gone."""
+    records = [Path(path) for path in job.output if str(path).endswith(RECORD)]
+    try:
+        code = json.loads(records[0].read_bytes())["code"]
+        before, now = code["closure"], closure_hashes(*code["modules"])
+    except (OSError, ValueError, LookupError, InputError):  # no such record, or the stage itself is gone
         return []
-    method = parameter.get("settings", {}).get("engine", {}).get("method")
-    engine = [engine_module(method, "engine")] if method in known_methods() else []
-    made = os.path.getmtime(job.output[0])
-    return [name for name in import_closure(stage[0], *engine) if source(name).stat().st_mtime > made]
-
-
-def source(module: str) -> Path:
-    """File of a module of this package."""
-    path = PACKAGE_ROOT.joinpath(*module.split("."))
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return [name for name in sorted(before | now) if before.get(name) != now.get(name)]
 
 
 def shown(value: Any) -> str:

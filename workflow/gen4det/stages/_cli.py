@@ -60,6 +60,9 @@ def _settings_argument(text: str) -> dict:
         raise InputError(f"{source}: not valid: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"{source}: expected an object of settings")
+    values.pop(
+        "made_from", None
+    )  # for Snakemake, see orchestration.lineage; a stage looks at its inputs themselves
     if "settings" not in values:
         values = {"settings": values}
     if not isinstance(values["settings"], dict):
