@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from patience import patience
+
 ROOT = Path(__file__).parents[1]
 PARTS = ("Snakefile", "config", "workflow", "local", "slurm", "envs", "resources")
 CONFIG = "config/test.yaml"
@@ -52,7 +54,7 @@ class Checkout:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=900,
+            timeout=patience(3600),
             **more,
         )
 
@@ -116,18 +118,18 @@ class Run:
         """What it has said so far."""
         return self.log.read_text()
 
-    def wait_for(self, condition: Callable[[], object], seconds: float = 240) -> None:
+    def wait_for(self, condition: Callable[[], object], seconds: float = 900) -> None:
         """Wait until `condition()` is true while the run goes on."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + patience(seconds)
         while not condition():
             assert self.process.poll() is None, f"the run ended early\n{self.text()[-4000:]}"
             assert time.monotonic() < deadline, f"nothing happened\n{self.text()[-4000:]}"
             time.sleep(0.02)
 
-    def ends(self, seconds: float = 480) -> int:
+    def ends(self, seconds: float = 1800) -> int:
         """Exit status, when it has ended."""
         try:
-            return self.process.wait(seconds)
+            return self.process.wait(patience(seconds))
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the run does not end\n{self.text()[-4000:]}") from None
 

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from patience import patience
+
 pytestmark = pytest.mark.workflow
 
 TABLE = "results/test/tables/lvis_rare.csv"
@@ -28,7 +30,7 @@ def why(checkout, *targets: str) -> dict[str, list[str]]:
         env=checkout.environment() | {"PYTHONPATH": str(checkout / "workflow")},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=patience(1800),
     )
     assert done.returncode == 0, done.stderr
     paragraphs = filter(None, re.split(r"^(?! )", done.stdout, flags=re.MULTILINE))
