@@ -1,6 +1,7 @@
 """Command lines of stages: settings from text or file, one line for what the user can mend, signals."""
 
 import json
+import os
 import signal as signals
 import subprocess
 import sys
@@ -134,3 +135,42 @@ def test_every_stage_explains_itself(name):
     command = [sys.executable, "-m", f"gen4det.stages.{name}", "--help"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0 and "--settings" in result.stdout and "--output" in result.stdout
+
+
+# --- retries ----------------------------------------------------------------------------------------
+
+
+def attempt(folder, number, *, arguments=("--input", "there.txt"), busy=False) -> subprocess.CompletedProcess:
+    """One attempt of a job in a folder: a stage that wants a file."""
+    (folder / "stage.py").write_text(
+        "import sys\nfrom pathlib import Path\n"
+        "from gen4det.core.errors import BusyError, InputError\nfrom gen4det.stages._cli import run\n"
+        "def main():\n    print('looked')\n    if not Path(sys.argv[2]).exists():\n"
+        f"        raise {'BusyError' if busy else 'InputError'}(sys.argv[2] + ': no such file')\n"
+        "run(main)\n"
+    )
+    variables = os.environ | ({"GEN4DET_ATTEMPT": str(number)} if number else {})
+    command = [sys.executable, "stage.py", *arguments]
+    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
+
+
+def test_bad_input_is_refused_once_and_retries_say_so_at_once(tmp_path):
+    first, second = attempt(tmp_path, 1), attempt(tmp_path, 2)
+    assert first.returncode == second.returncode == 2
+    assert first.stdout == "looked\n" and second.stdout == ""
+    assert first.stderr == "error: there.txt: no such file\n"
+    assert second.stderr == "error: there.txt: no such file (as in the attempt before)\n"
+    assert attempt(tmp_path, 2, arguments=("--input", "other.txt")).stdout == "looked\n"  # another job
+    (tmp_path / "there.txt").touch()
+    assert attempt(tmp_path, 1).returncode == 0  # the next run
+    assert attempt(tmp_path, 2).returncode == 0
+
+
+def test_a_result_another_process_works_on_is_tried_again(tmp_path):
+    assert attempt(tmp_path, 1, busy=True).returncode == 2
+    assert attempt(tmp_path, 2, busy=True).stdout == "looked\n"
+
+
+def test_by_hand_nothing_is_noted(tmp_path):
+    assert attempt(tmp_path, None).returncode == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["stage.py"]

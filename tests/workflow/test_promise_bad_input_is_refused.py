@@ -50,3 +50,5 @@ def test_missing_model_is_named_before_anything_is_drawn(fresh):
     text = refused(fresh, "results/test/synthetic/lvis/mosaicfusion/manifest.jsonl")
     line = next(line for line in text.splitlines() if line.startswith("error: "))
     assert "resources/miniature/stable" in line
+    log = "results/test/logs/plan/lvis/mosaicfusion.log"
+    assert text.splitlines()[-2:] == ["What failed:", f"{log}: {line}"], "the last words are ours"

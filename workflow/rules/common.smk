@@ -18,13 +18,19 @@ from gen4det.orchestration.commands import (
 )
 from gen4det.orchestration.jobs import Jobs
 from gen4det.orchestration.lineage import follow_inputs, ignore_times
-from gen4det.orchestration.messages import explain_failures, explain_locks, note_run
+from gen4det.orchestration.messages import (
+    explain_failures,
+    explain_locks,
+    note_run,
+    say_last,
+)
 from gen4det.orchestration.needs import launcher
 from gen4det.orchestration.project import load_project
 from gen4det.orchestration.slurm import (
     discard_kept_batches,
     end_jobs_left_behind,
     shares_allocation,
+    tell_attempt,
 )
 from gen4det.orchestration.snakemake_metadata import adopt_results
 
@@ -42,7 +48,9 @@ try:
             root=workflow.basedir,
         )
     )
-    jobs.check_targets(sys.argv)  # Snakemake itself does not tell yet what it is to make
+    jobs.check_targets(
+        sys.argv
+    )  # Snakemake itself does not tell yet what it is to make
 except InputError as error:
     sys.exit(str(error))  # one line; an exception would add Snakemake's own three
 
@@ -67,6 +75,8 @@ container: "envs/gen4det.sif"
 resource_scopes:
     slot="local",
 
+
+tell_attempt(sys.argv)
 
 # Jobs of the main process run on this machine; all others run where a scheduler ends them after `runtime`.
 budget = time_budget(limited=not workflow.is_main_process)
@@ -94,7 +104,7 @@ onsuccess:
 
 
 onerror:
-    print("", "What failed:", *explain_failures(log), sep="\n", file=sys.stderr)
+    say_last("", "What failed:", *explain_failures(log))
 
 
 pathvars:

@@ -1,10 +1,12 @@
 """What the workflow itself says on the screen: who holds the lock of this checkout, and why jobs failed."""
 
+import atexit
 import datetime
 import json
 import os
 import re
 import socket
+import sys
 from pathlib import Path
 
 NOTE = "gen4det.run.json"
@@ -76,3 +78,8 @@ def explain_failures(run_logs: list[str]) -> list[str]:
         errors = [line for line in said if line.startswith("error: ")]
         lines.append(f"{path}: {(errors or said or ['(empty)'])[-1]}")
     return lines
+
+
+def say_last(*lines: str) -> None:
+    """Show lines when the process ends, after Snakemake's own account of a failure, a page of shell."""
+    atexit.register(print, *lines, sep="\n", file=sys.stderr, flush=True)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gen4det.core.errors import InputError
+from gen4det.core.refusals import ATTEMPT
 
 PREFIX = "gen4det_"
 """What names of our jobs begin with: `slurm-jobname-prefix` of the profile."""
@@ -75,6 +76,16 @@ def shares_allocation(arguments: list[str]) -> bool:
     if "--local-groupid" in arguments:
         os.environ[PACKED] = "1"
     return PACKED in os.environ
+
+
+def tell_attempt(arguments: list[str]) -> None:
+    """Let the jobs of this process know which attempt of theirs it is; see `core.refusals`.
+
+    Args:
+        arguments: of this process. Those of the main one do not tell, and its jobs are all first attempts.
+    """
+    follows = arguments.index("--attempt") + 1 if "--attempt" in arguments else None
+    os.environ[ATTEMPT] = arguments[follows] if follows else os.environ.get(ATTEMPT, "1")
 
 
 def discard_kept_batches(results: Path) -> None:

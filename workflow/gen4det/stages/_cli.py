@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from gen4det.core.errors import InputError
+from gen4det.core.errors import BusyError, InputError
 from gen4det.core.exit_status import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED
+from gen4det.core.refusals import refused_before, remember_refusal
 from gen4det.core.settings import Settings, parse_settings
 
 S = TypeVar("S", bound=Settings)
@@ -62,7 +63,7 @@ def _settings_argument(text: str) -> dict:
         raise InputError(f"{source}: expected an object of settings")
     values.pop(
         "made_from", None
-    )  # for Snakemake, see orchestration.lineage; a stage looks at its inputs themselves
+    )  # for Snakemake (orchestration.lineage); a stage looks at the inputs themselves
     if "settings" not in values:
         values = {"settings": values}
     if not isinstance(values["settings"], dict):
@@ -74,18 +75,23 @@ def run(main: Callable[[], None]) -> NoReturn:
     """Run a stage and leave the process.
 
     What the user can mend is one line on stderr and exit status 2: an InputError, a full disk, a missing
-    permission. SIGTERM raises SystemExit(143) in the main thread, so that files in progress are removed; a
-    stage that has something to save installs its own handler. Other exceptions are defects and keep their
-    traceback.
+    permission. What was refused once is refused at once when a scheduler tries the job again. SIGTERM raises
+    SystemExit(143) in the main thread, so that files in progress are removed; a stage that has something to
+    save installs its own handler. Other exceptions are defects and keep their traceback.
     """
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     logging.captureWarnings(True)
     signal.signal(signal.SIGTERM, _terminate)
+    if said := refused_before():
+        _fail(f"{said} (as in the attempt before)")
     try:
         main()
+    except BusyError as error:
+        _fail(str(error))
     except InputError as error:
+        remember_refusal(str(error))
         _fail(str(error))
     except OSError as error:
         if error.errno not in MENDABLE:

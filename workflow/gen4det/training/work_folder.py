@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from gen4det.core.errors import InputError
+from gen4det.core.errors import BusyError, InputError
 from gen4det.core.provenance import atomic_write, write_json
 
 FRUITLESS_ATTEMPTS = 2
@@ -71,7 +71,7 @@ class WorkFolder:
             try:
                 stack.enter_context(FileLock(self.path / "lock", timeout=0))
             except Timeout:
-                raise InputError(f"{self.path}: another process is {self.doing} in this folder") from None
+                raise BusyError(f"{self.path}: another process is {self.doing} in this folder") from None
             self._check_fingerprint()
             self.state = self._load()
             if self.limit_attempts:
