@@ -12,11 +12,11 @@ from tiny_detector import CATEGORIES, tiny_config, tiny_dataset
 from torch.nn import functional
 
 from gen4det.core.errors import InputError
+from gen4det.detection.completeness import flag_instances, make_aware, require_aware
 from gen4det.detection.datasets import DetectionDataset, Source, seed_everything
 from gen4det.detection.detectors import build_model, load_config
 from gen4det.detection.samplers import Draw
 from gen4det.detection.settings import DetectorSettings
-from gen4det.detection.synthetic_aware import flag_instances, make_aware, require_aware
 from gen4det.detection.training import initial_model
 
 
@@ -49,7 +49,7 @@ def batch_of(model: torch.nn.Module, *items: dict, synthetic: list[bool], masked
     items = copy.deepcopy(list(items))
     for item, drawn in zip(items, synthetic, strict=True):
         has_masks = not drawn if masked is None else masked
-        flag_instances(item["data_samples"].gt_instances, synthetic=drawn, masked=has_masks)
+        flag_instances(item["data_samples"].gt_instances, ignore_background=drawn, masked=has_masks)
     return model.data_preprocessor(pseudo_collate(items), training=True)
 
 
@@ -189,8 +189,8 @@ def test_positives_may_take_the_places_of_negatives():
     usual = dict(type="RandomSampler", num=16, pos_fraction=0.25, add_gt_as_proposals=False)
 
     def positives(fill_with_positives: bool, synthetic: bool) -> int:
-        sampler = dict(type="PositivesOfSynthetic", sampler=usual, fill_with_positives=fill_with_positives)
-        flag_instances(labelled, synthetic=synthetic, masked=True)
+        sampler = dict(type="IncompleteSampler", sampler=usual, fill_with_positives=fill_with_positives)
+        flag_instances(labelled, ignore_background=synthetic, masked=True)
         assigned = assigner.assign(predicted, labelled)
         return len(TASK_UTILS.build(sampler).sample(assigned, predicted, labelled).pos_inds)
 

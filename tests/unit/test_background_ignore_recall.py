@@ -82,7 +82,9 @@ def recall_of_discs(
         seed=seed,
     )
     loaded = load_config(config, classes=len(CATEGORIES))
-    data = DetectionDataset(*load_sources(dataset, [drawn]), loaded.train_pipeline)
+    data = DetectionDataset(
+        *load_sources(dataset, [drawn], detector=settings.detector), loaded.train_pipeline
+    )
     model = initial_model(loaded, settings.detector, seed).train()
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
     batches = iter(batch_sampler(data, settings, 4))

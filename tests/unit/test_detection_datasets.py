@@ -2,6 +2,7 @@
 
 import copy
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from gen4det.data.images import ImageStore, encode_image
 from gen4det.data.shards import load_synthetic
 from gen4det.detection.datasets import DetectionDataset, Source
 from gen4det.detection.samplers import Draw
+from gen4det.detection.settings import Completeness
 
 PIPELINE = [
     dict(type="LoadStoredImage"),
@@ -123,7 +125,7 @@ def test_a_synthetic_set_may_have_boxes_alone(real, synthetic):
     assert data.masked.tolist() == [True] * 3 + [False] * 2
     assert data.synthetic.tolist() == [False] * 3 + [True] * 2
     labels = [data[Draw(index, 0)]["data_samples"].gt_instances for index in (0, 3)]
-    assert [(found.synthetic, found.masked) for found in labels] == [(False, True), (True, False)]
+    assert [found.masked for found in labels] == [True, False]
     assert len(labels[1].masks) == len(labels[1]) > 0
 
 
@@ -138,9 +140,11 @@ def test_a_synthetic_set_that_has_some_masks_must_have_all(real, synthetic):
 def test_what_replaces_an_emptied_image_is_of_its_kind(real, synthetic):
     crop = dict(type="RandomCrop", crop_size=(12, 12))
     pipeline = [*PIPELINE[:2], crop, PIPELINE[-1]]
+    synthetic = replace(synthetic, completeness=Completeness(background="ignore"))
     data = DetectionDataset([real, synthetic], CATEGORIES, pipeline, masks=True)
     drawn = [(index, data[Draw(index, seed)]["data_samples"]) for index in (0, 3) for seed in range(12)]
-    assert {(index, sample.gt_instances.synthetic) for index, sample in drawn} == {(0, False), (3, True)}
+    kinds = {(index, sample.gt_instances.ignore_background) for index, sample in drawn}
+    assert kinds == {(0, False), (3, True)}
     assert len({sample.img_id for index, sample in drawn if index == 0}) > 1  # some were replaced
 
 

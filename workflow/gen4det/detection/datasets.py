@@ -2,6 +2,7 @@
 
 import pickle
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +11,14 @@ import torch
 from torch.utils.data import Dataset as TorchDataset
 
 from gen4det.core.errors import InputError
+from gen4det.core.settings import suggest
 from gen4det.data.annotations import index_annotations
 from gen4det.data.images import ImageStore, image_name
+from gen4det.detection.completeness import flag_instances
 from gen4det.detection.detectors import build_pipeline
 from gen4det.detection.loading import LoadStoredImage  # noqa: F401  (registers the transform)
 from gen4det.detection.samplers import Draw
-from gen4det.detection.synthetic_aware import flag_instances
+from gen4det.detection.settings import Completeness
 
 REDRAWS = 100
 """Attempts at an image of which augmentation leaves at least one object."""
@@ -34,10 +37,14 @@ class Source:
     images: ImageStore
     synthetic: bool = False
     """Whether an engine drew the images."""
+    completeness: Completeness = Completeness()
+    """What the labels leave out."""
 
     @property
     def masked(self) -> bool:
         """Whether the labels have masks; engines may draw boxes only, all of them or none."""
+        if self.completeness.masks is not None:
+            return self.completeness.masks
         labels = self.annotations["annotations"]
         return not self.synthetic or any(label.get("segmentation") for label in labels)
 
@@ -73,7 +80,14 @@ class DetectionDataset(TorchDataset):
         self.metainfo = {"classes": tuple(category["name"] for category in self.categories)}
         self.sources = [source.name for source in sources]
         self._stores = [source.images for source in sources]
-        self._flags = [{"synthetic": source.synthetic, "masked": source.masked} for source in sources]
+        self._flags = [
+            {"ignore_background": source.completeness.background == "ignore", "masked": source.masked}
+            for source in sources
+        ]
+        self.background_ignored = any(flags["ignore_background"] for flags in self._flags)
+        """Whether background of some images teaches nothing."""
+        self.categories_missing = any(source.completeness.categories != "all" for source in sources)
+        """Whether some images have labels of some categories only."""
         self._transforms = pipeline
         self._pipeline = None
         labels = {category["id"]: label for label, category in enumerate(self.categories)}
@@ -92,7 +106,7 @@ class DetectionDataset(TorchDataset):
             raise InputError(f"{sources[0].path}: no image with an object to train on")
         self.origin = np.array(origin)
         """Number of each image's source, (N,)."""
-        self.synthetic = np.array([flags["synthetic"] for flags in self._flags])[self.origin]
+        self.synthetic = np.array([source.synthetic for source in sources])[self.origin]
         """Whether an engine drew the image, (N,) bool."""
         self.masked = np.array([flags["masked"] for flags in self._flags])[self.origin]
         """Whether its labels have masks, (N,) bool."""
@@ -118,9 +132,11 @@ class DetectionDataset(TorchDataset):
         index = draw.index
         for attempt in range(REDRAWS):
             seed_everything(draw.seed + attempt)
-            data = self._pipeline(self.record(index))
+            record = self.record(index)
+            data = self._pipeline(record)
             if data is not None:
-                flag_instances(data["data_samples"].gt_instances, **self._flags[self.origin[index]])
+                flags = self._flags[self.origin[index]] | {"annotated": record["annotated"]}
+                flag_instances(data["data_samples"].gt_instances, **flags)
                 return data
             alike = np.flatnonzero(self.synthetic == self.synthetic[draw.index])
             index = int(alike[random.randrange(len(alike))])
@@ -147,10 +163,14 @@ def _records(source: Source, labels: dict[int, int], *, masks: bool):
     """Images of a source in mmdet's words, in the order of the file."""
     annotations = index_annotations(source.annotations)
     masked = source.masked
+    annotated_in = _annotated(source, labels)
     for image in source.annotations["images"]:
         width, height = image["width"], image["height"]
         instances = []
+        annotated = annotated_in(image)
         for annotation in annotations[image["id"]]:
+            if annotated is not None and labels[annotation["category_id"]] not in annotated:
+                continue
             x, y, w, h = annotation["bbox"]
             inside_x = min(x + w, width) - max(x, 0)
             inside_y = min(y + h, height) - max(y, 0)
@@ -176,7 +196,35 @@ def _records(source: Source, labels: dict[int, int], *, masks: bool):
             "height": height,
             "width": width,
             "instances": instances,
+            "annotated": annotated,
         }
+
+
+def _annotated(source: Source, labels: dict[int, int]) -> Callable[[dict], list[int] | None]:
+    """Function from an image's record to the labels, sorted, of the categories annotated in it; None: all."""
+    declared = source.completeness.categories
+    if declared == "all":
+        return lambda image: None
+    if declared == "image":
+
+        def of_image(image: dict) -> list[int]:
+            ids = image.get("annotated_category_ids")
+            if not isinstance(ids, list) or not labels.keys() >= set(ids):
+                raise InputError(
+                    f"{source.path}: image {image['id']}: annotated_category_ids is {ids!r}; expected a list "
+                    "of categories of the data set, since each image of this source says which it labels"
+                )
+            return sorted(labels[category] for category in ids)
+
+        return of_image
+    names = {category["name"]: labels[category["id"]] for category in source.annotations["categories"]}
+    for name in declared:
+        if name not in names:
+            raise InputError(
+                f"{source.path}: labels are declared for {name!r}, which is no category{suggest(name, names)}"
+            )
+    chosen = sorted(names[name] for name in declared)
+    return lambda image: chosen
 
 
 def _corners(x: float, y: float, w: float, h: float) -> list[float]:

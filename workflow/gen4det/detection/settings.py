@@ -7,6 +7,29 @@ from pydantic import Field, model_validator
 from gen4det.core.settings import Settings
 
 
+class Completeness(Settings):
+    """What the labels of a source of training images leave out."""
+
+    background: Literal["learn", "ignore"] = "learn"
+    """Whether regions that match no label teach. ignore: anchors and proposals there have no loss."""
+    categories: Literal["all", "image"] | tuple[str, ...] = "all"
+    """Categories whose objects are labelled, by name. Labels of others are left out, region proposals learn
+    no background, and the classifier's columns of others get no gradient. all: every object of the data
+    set's categories; image: each image says it itself, in `annotated_category_ids` of its record."""
+    masks: bool | None = None
+    """Whether labels have masks to learn from. null: real ones do, drawn ones if any label of the set has."""
+
+
+class LabelSettings(Settings):
+    """How complete the labels of real and of synthetic images are."""
+
+    real: Completeness | None = None
+    """Of the real images; null: complete."""
+    synthetic: Completeness | None = None
+    """Of all synthetic sets; null: what a set says of itself in `info.labels` of its annotations, else
+    complete."""
+
+
 class DetectorSettings(Settings):
     """One detector and how it is trained, but for data and seed."""
 
@@ -35,7 +58,10 @@ class DetectorSettings(Settings):
     """What the probability decides. batch: on whole batches, over all processes; image: on each image."""
     ignore_background: bool = False
     """Whether background of synthetic images teaches nothing: anchors and proposals there that match no label
-    have no loss, since what they show may be an object that was drawn and lost its label (Gen2Det)."""
+    have no loss, since what they show may be an object that was drawn and lost its label (Gen2Det). Short for
+    labels: {synthetic: {background: ignore}}."""
+    labels: LabelSettings = LabelSettings()
+    """What labels leave out, where that is more."""
     fill_with_positives: bool = False
     """How many positives are drawn from a synthetic image, with ignore_background, which draws nothing else.
     true: as many as from a real one of both kinds; false: as many as its positives, i.e. half of that for
@@ -50,8 +76,12 @@ class DetectorSettings(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        given = [self.labels.real, self.labels.synthetic]
+        ignores = self.ignore_background or any(
+            source and (source.background == "ignore" or source.categories != "all") for source in given
+        )
         for name in ("fill_with_positives", "normalise_by"):
-            if getattr(self, name) != type(self).model_fields[name].default and not self.ignore_background:
+            if getattr(self, name) != type(self).model_fields[name].default and not ignores:
                 raise ValueError(f"{name}: has a meaning with ignore_background alone")
         return self
 

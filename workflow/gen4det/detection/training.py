@@ -18,16 +18,17 @@ from torch.utils.data import DataLoader
 from gen4det.core.errors import InputError
 from gen4det.core.precision import set_float32_arithmetic
 from gen4det.core.provenance import seed_for
+from gen4det.core.settings import parse_settings
 from gen4det.data.datasets import Dataset, Split
 from gen4det.data.shards import load_synthetic
 from gen4det.detection import mmcv_ext
+from gen4det.detection.completeness import make_aware, require_aware
 from gen4det.detection.datasets import DetectionDataset, Source, seed_everything
 from gen4det.detection.detectors import build_model, load_backbone, load_config
 from gen4det.detection.loading import ignore_signals
 from gen4det.detection.loop import TrainingLoop, make_runner
 from gen4det.detection.samplers import BatchSampler, Pool, repeat_factors
-from gen4det.detection.settings import DetectorSettings, TrainSettings
-from gen4det.detection.synthetic_aware import make_aware, require_aware
+from gen4det.detection.settings import Completeness, DetectorSettings, LabelSettings, TrainSettings
 from gen4det.detection.weights import save_weights
 from gen4det.training.stop import Stop
 from gen4det.training.work_folder import WorkFolder
@@ -76,7 +77,7 @@ def train(
         InputError: data, config, weights or checkpoint are unusable, or the training diverged.
     """
     rank, world_size = _join_processes(device)
-    sources, categories = load_sources(dataset, synthetic, real=settings.real)
+    sources, categories = load_sources(dataset, synthetic, real=settings.real, detector=settings.detector)
     detector = settings.detector
     set_float32_arithmetic(detector.precision)
     config = load_config(
@@ -111,7 +112,14 @@ def train(
             worker_init_fn=ignore_signals,
         )
         masks_missing = masks and not data.masked.all()
-        model = initial_model(config, detector, settings.seed, masks_missing=masks_missing)
+        model = initial_model(
+            config,
+            detector,
+            settings.seed,
+            masks_missing=masks_missing,
+            background_ignored=data.background_ignored,
+            categories_missing=data.categories_missing,
+        )
         model = _on_device(model, device, world_size)
         loop = functools.partial(
             TrainingLoop,
@@ -153,12 +161,17 @@ def train(
 
 
 def load_sources(
-    dataset: Dataset, synthetic: list[Path], *, real: bool = True
+    dataset: Dataset,
+    synthetic: list[Path],
+    *,
+    real: bool = True,
+    detector: DetectorSettings | None = None,
 ) -> tuple[list[Source], list[dict]]:
     """The real training images, then each synthetic set; and the categories, ordered by id.
 
     Args:
         real: whether the real images are among the sources.
+        detector: says how complete the labels are; None: as the sets themselves say.
 
     Raises:
         InputError: a file is missing or malformed, or a synthetic set was drawn from another training split.
@@ -166,12 +179,26 @@ def load_sources(
     train = dataset.train
     annotations = train.load()
     categories = sorted(annotations["categories"], key=lambda category: category["id"])
-    sources = [Source(dataset.name, train.annotations_path, annotations, train.images)] if real else []
+    given = detector.labels if detector else LabelSettings()
+    sources = []
+    if real:
+        complete = given.real or Completeness()
+        sources.append(
+            Source(dataset.name, train.annotations_path, annotations, train.images, completeness=complete)
+        )
     for path in map(Path, synthetic):
         drawn, images = load_synthetic(path)
         _require_split(drawn, path, train)
-        sources.append(Source(path.parent.name, path, drawn, images, synthetic=True))
+        says = given.synthetic or _says(drawn, path)
+        if detector and detector.ignore_background:
+            says = says.model_copy(update={"background": "ignore"})
+        sources.append(Source(path.parent.name, path, drawn, images, synthetic=True, completeness=says))
     return sources, categories
+
+
+def _says(drawn: dict, path: Path) -> Completeness:
+    """How complete the labels of a synthetic set are, in its own words."""
+    return parse_settings(Completeness, drawn["info"].get("labels", {}), source=f"{path}: info.labels")
 
 
 def _require_split(drawn: dict, path: Path, train: Split) -> None:
@@ -218,22 +245,32 @@ def batch_sampler(
 
 
 def initial_model(
-    config: Config, detector: DetectorSettings, seed: int, *, masks_missing: bool = False
+    config: Config,
+    detector: DetectorSettings,
+    seed: int,
+    *,
+    masks_missing: bool = False,
+    background_ignored: bool = False,
+    categories_missing: bool = False,
 ) -> nn.Module:
     """The detector before its first iteration, on the CPU.
 
     Args:
         masks_missing: whether masks are learned, but some images have none.
+        background_ignored: whether background of some images teaches nothing, whatever the settings say.
+        categories_missing: whether some images have labels of some categories only.
 
     Raises:
         InputError: the backbone asks for pretrained weights and the settings name none, or unusable ones; a
             part of the detector cannot do what the settings ask.
     """
     model = config.model.to_dict()
-    if detector.ignore_background or masks_missing:
+    samples_apart = detector.ignore_background or background_ignored or categories_missing
+    if samples_apart or masks_missing:
         model = make_aware(
             model,
-            ignore_background=detector.ignore_background,
+            ignore_background=detector.ignore_background or background_ignored,
+            categories_missing=categories_missing,
             fill_with_positives=detector.fill_with_positives,
             normalise_by=detector.normalise_by,
             source=detector.config,
@@ -249,7 +286,7 @@ def initial_model(
         )
     seed_everything(seed_for(seed, "initial weights"))
     built = build_model(model)
-    if detector.ignore_background:
+    if samples_apart:
         require_aware(built, detector.config)
     built.init_weights()
     if detector.backbone_weights is not None:

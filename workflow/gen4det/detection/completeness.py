@@ -1,15 +1,21 @@
-"""Parts of mmdet for training on synthetic images, whose labels are true but not complete.
+"""Parts of mmdet for training on images whose labels are true but not complete.
 
 What an engine draws may show more than it labels: objects that came with the scenery, objects whose label a
 filter dropped. Gen2Det (arXiv 2312.04566) therefore lets background of synthetic images teach nothing
-("background ignore"), and lets images without masks teach the mask head nothing. Both are done here by parts
-that stand in for mmdet's in the configuration of a training; on real images they do exactly what mmdet does.
+("background ignore"), and lets images without masks teach the mask head nothing. Open-vocabulary detection
+is the mirror image: real images whose labels know the base categories only. There InstaGen lets region
+proposals, which know no categories, learn no background, and gives the classifier's other columns no
+gradient; drawn images speak of the categories they declare alone.
 
-Whether an image is synthetic stands in the meta information of its `gt_instances`, the one thing of an image
-that samplers are shown (`flag_instances`).
+All this is done here by parts that stand in for mmdet's in the configuration of a training; on images with
+complete labels they do exactly what mmdet does. How complete the labels of an image are stands in the meta
+information of its `gt_instances`, the one thing of an image that samplers are shown (`flag_instances`). It
+comes from the settings of the training, or from what a set says of itself (`datasets.Source`).
 """
 
 import copy
+
+import torch
 
 from gen4det.detection import detectors  # noqa: F401  (makes mmdet usable; before anything of it is imported)
 
@@ -25,64 +31,85 @@ from torch import nn
 from gen4det.core.errors import InputError
 
 ROI_HEADS = {
-    "StandardRoIHead": "SyntheticAwareStandardRoIHead",
-    "CascadeRoIHead": "SyntheticAwareCascadeRoIHead",
+    "StandardRoIHead": "IncompleteStandardRoIHead",
+    "CascadeRoIHead": "IncompleteCascadeRoIHead",
 }
 """RoI heads of mmdet and what stands in for them."""
 DENSE_HEADS = ("RPNHead", "RetinaHead", "ATSSHead")
 """Heads of mmdet over all anchors that give regions left out by a sampler no weight in any loss. Others do
 not ask a sampler (FCOSHead) or weigh left-out regions all the same (VFNetHead)."""
+UNSAID = -1e4
+"""Logit of a category that an image says nothing of: its probability is 0 in a softmax as in a sigmoid, also
+in half precision, and what it stands for has no gradient."""
 
 
-def flag_instances(instances: InstanceData, *, synthetic: bool, masked: bool) -> None:
-    """Note in the labels of a training image where it comes from.
+def flag_instances(
+    instances: InstanceData,
+    *,
+    ignore_background: bool = False,
+    masked: bool = True,
+    annotated: list[int] | None = None,
+) -> None:
+    """Note in the labels of a training image what they leave out.
 
     Args:
-        synthetic: whether an engine drew the image.
+        ignore_background: whether regions that match no label teach nothing.
         masked: whether the labels have masks; otherwise what stands there is not to be learned.
+        annotated: labels of the categories whose objects are labelled; None: all.
     """
-    instances.set_metainfo({"synthetic": synthetic, "masked": masked})
+    instances.set_metainfo({"ignore_background": ignore_background, "masked": masked, "annotated": annotated})
 
 
 def make_aware(
     model: dict,
     *,
     ignore_background: bool,
+    categories_missing: bool = False,
     fill_with_positives: bool = False,
     normalise_by: str = "sampled",
     source: str,
 ) -> dict:
-    """A copy of a model's configuration, to train with, that tells synthetic images from real ones.
+    """A copy of a model's configuration, to train with, that heeds what labels leave out.
 
     Args:
         model: in mmdet's words.
-        ignore_background: see `DetectorSettings.ignore_background`; else masks alone are looked after.
-        fill_with_positives, normalise_by: see there.
+        ignore_background: whether background of some images teaches nothing.
+        categories_missing: whether some images have labels of some categories only.
+        fill_with_positives, normalise_by: see `DetectorSettings`.
         source: config file named in errors.
 
     Raises:
-        InputError: a kind of RoI head that there is no counterpart for, or a mask head outside of it.
+        InputError: a kind of RoI head that there is no counterpart for, or a mask head outside of it; with
+            `categories_missing` a detector without region proposals and RoI head.
     """
     model = Config(model).to_dict()
+    if categories_missing and not (model.get("rpn_head") and model.get("roi_head")):
+        raise InputError(
+            f"{source}: labels of some categories alone need a detector with region proposals and a RoI "
+            f"head, not {model['type']}"
+        )
     if model.get("mask_head"):
         raise InputError(
-            f"{source}: ignore_background, or synthetic images without masks, need a detector whose masks "
+            f"{source}: incomplete labels, or synthetic images without masks, need a detector whose masks "
             f"come from a RoI head, not {model['type']}"
         )
     if model.get("roi_head"):
         kind = model["roi_head"]["type"].removeprefix("mmdet.")
         if kind not in ROI_HEADS:
             raise InputError(
-                f"{source}: ignore_background, or synthetic images without masks, need a RoI head of the "
+                f"{source}: incomplete labels, or synthetic images without masks, need a RoI head of the "
                 f"kind {' or '.join(ROI_HEADS)}, not {kind}"
             )
         model["roi_head"]["type"] = ROI_HEADS[kind]
-    if ignore_background:
-        for settings in _with_assigner(model.get("train_cfg")):
+    if ignore_background or categories_missing:
+        train = model.get("train_cfg") or {}
+        proposing = _with_assigner(train.get("rpn"))
+        for settings in _with_assigner(train):
             usual = settings.get("sampler") or {"type": "PseudoSampler"}
             settings["sampler"] = {
-                "type": "PositivesOfSynthetic",
+                "type": "IncompleteSampler",
                 "sampler": usual,
+                "class_agnostic": any(settings is found for found in proposing),
                 "fill_with_positives": fill_with_positives,
                 "normalise_by": normalise_by,
             }
@@ -100,20 +127,20 @@ def _with_assigner(value: object) -> list[dict]:
 
 
 def require_aware(model: nn.Module, source: str) -> None:
-    """Check that every head that learns from background leaves that of synthetic images out.
+    """Check that every head that learns from background asks a sampler that leaves it out where it must.
 
     Raises:
         InputError: a dense head that is not among DENSE_HEADS, or a head that asks no sampler.
     """
     dense = getattr(model, "rpn_head", None) or getattr(model, "bbox_head", None)
-    reached = type(dense).__name__ in DENSE_HEADS and isinstance(dense.sampler, PositivesOfSynthetic)
+    reached = type(dense).__name__ in DENSE_HEADS and isinstance(dense.sampler, IncompleteSampler)
     if not reached:
         raise InputError(
             f"{source}: ignore_background does not reach {type(dense).__name__}, but {', '.join(DENSE_HEADS)}"
         )
     if getattr(model, "roi_head", None) is not None:
         chosen = model.roi_head.bbox_sampler
-        if not isinstance(chosen[0] if isinstance(chosen, list) else chosen, PositivesOfSynthetic):
+        if not isinstance(chosen[0] if isinstance(chosen, list) else chosen, IncompleteSampler):
             raise InputError(
                 f"{source}: ignore_background does not reach {type(model.roi_head).__name__}: no sampler"
             )
@@ -123,8 +150,8 @@ def require_aware(model: nn.Module, source: str) -> None:
 
 
 @TASK_UTILS.register_module()
-class PositivesOfSynthetic:
-    """A sampler that leaves out the background of synthetic images; on real images the usual one.
+class IncompleteSampler:
+    """A sampler that leaves out background where labels are incomplete; on other images the usual one.
 
     Serves every head that asks a sampler: anchors of region proposals, proposals of one or several stages,
     and, around PseudoSampler, dense one-stage heads, where all priors that are not positive then have weight
@@ -132,10 +159,13 @@ class PositivesOfSynthetic:
 
     Args:
         sampler: the usual sampler, in mmdet's words.
-        fill_with_positives: on synthetic images, draw as many positives as otherwise positives and negatives
-            together (the sampler's `num`).
+        fill_with_positives: where background is ignored, draw as many positives as otherwise positives and
+            negatives together (the sampler's `num`).
         normalise_by: what losses are divided by, "learned" regions or all "sampled" ones; as `avg_factor` for
             the first stage, as `left_out` for the second, whose heads count regions themselves.
+        class_agnostic: whether the head tells objects of any category from background. Background may then
+            show objects of categories without labels, and is left out on images that have labels of some
+            categories only. A classifier knows what it is not: there it stays, and speaks of these alone.
         context: the head, handed on.
     """
 
@@ -144,23 +174,30 @@ class PositivesOfSynthetic:
         sampler: dict,
         fill_with_positives: bool = False,
         normalise_by: str = "sampled",
+        class_agnostic: bool = False,
         context: object = None,
     ):
         self.counts_left_out = normalise_by == "sampled"
+        self.class_agnostic = class_agnostic
         self.usual = TASK_UTILS.build(dict(sampler), default_args=dict(context=context))
-        self.for_synthetic = self.usual
+        self.where_ignored = self.usual
         if fill_with_positives and "pos_fraction" in sampler:
             generous = {**sampler, "pos_fraction": 1.0}
-            self.for_synthetic = TASK_UTILS.build(generous, default_args=dict(context=context))
+            self.where_ignored = TASK_UTILS.build(generous, default_args=dict(context=context))
 
     def sample(
         self, assigned: AssignResult, predicted: InstanceData, labelled: InstanceData, **more: object
     ) -> SamplingResult:
         """Choose the regions of one image that are learned from."""
-        if not labelled.get("synthetic", False):
-            return self.usual.sample(assigned, predicted, labelled, **more)
-        result = self.for_synthetic.sample(assigned, predicted, labelled, **more)
-        return _without_negatives(result, self.counts_left_out)
+        annotated = labelled.get("annotated")
+        some_missing = annotated is not None
+        if labelled.get("ignore_background", False) or (some_missing and self.class_agnostic):
+            result = self.where_ignored.sample(assigned, predicted, labelled, **more)
+            result = _without_negatives(result, self.counts_left_out)
+        else:
+            result = self.usual.sample(assigned, predicted, labelled, **more)
+        result.annotated = annotated
+        return result
 
 
 def _without_negatives(result: SamplingResult, counted: bool) -> SamplingResult:
@@ -176,12 +213,26 @@ def _without_negatives(result: SamplingResult, counted: bool) -> SamplingResult:
 # --- heads of the second stage --------------------------------------------------------------------
 
 
-class _SyntheticAware:
+class _Incomplete:
     """What both RoI heads add to mmdet's.
 
     Every parameter takes part in every iteration, if with a gradient of zero: processes that train together
     wait for each other's gradients, parameter by parameter, and one that is missing would let them hang.
     """
+
+    _samples: list[SamplingResult] | None = None
+    """Regions whose loss is being computed, image by image."""
+
+    def _bbox_forward(self, *arguments: object) -> dict:
+        """mmdet's; in training, categories that an image has no labels of take no part in its scores."""
+        results = super()._bbox_forward(*arguments)
+        samples = self._samples or []
+        if any(getattr(sample, "annotated", None) is not None for sample in samples):
+            scores = results["cls_score"]
+            head = self.bbox_head[arguments[0]] if isinstance(arguments[0], int) else self.bbox_head
+            unsaid = [_unsaid(sample, head.num_classes, scores) for sample in samples]
+            results["cls_score"] = scores.masked_fill(torch.cat(unsaid), UNSAID)
+        return results
 
     def loss(self, x: tuple, rpn_results_list: list, batch_data_samples: list) -> dict:
         """mmdet's losses; the mask loss is left out, not zero, where no image of the batch has masks."""
@@ -194,7 +245,11 @@ class _SyntheticAware:
 
     def bbox_loss(self, *arguments: object) -> dict:
         """mmdet's; of no region at all a zero instead of nothing. What was left out may count as learned."""
-        results = super().bbox_loss(*arguments)
+        self._samples = arguments[-1]
+        try:
+            results = super().bbox_loss(*arguments)
+        finally:
+            self._samples = None
         losses = results["loss_bbox"]
         if results["cls_score"].numel() == 0:
             losses.setdefault("loss_cls", results["cls_score"].sum())
@@ -208,8 +263,8 @@ class _SyntheticAware:
 
 
 @MODELS.register_module()
-class SyntheticAwareStandardRoIHead(_SyntheticAware, StandardRoIHead):
-    """StandardRoIHead for synthetic images."""
+class IncompleteStandardRoIHead(_Incomplete, StandardRoIHead):
+    """StandardRoIHead for incomplete labels."""
 
     def mask_loss(self, x: tuple, sampling_results: list, bbox_feats: object, instances: list) -> dict:
         """mmdet's, on the images that have masks."""
@@ -217,8 +272,8 @@ class SyntheticAwareStandardRoIHead(_SyntheticAware, StandardRoIHead):
 
 
 @MODELS.register_module()
-class SyntheticAwareCascadeRoIHead(_SyntheticAware, CascadeRoIHead):
-    """CascadeRoIHead for synthetic images."""
+class IncompleteCascadeRoIHead(_Incomplete, CascadeRoIHead):
+    """CascadeRoIHead for incomplete labels."""
 
     def loss(self, x: tuple, rpn_results_list: list, batch_data_samples: list) -> dict:
         """mmdet's, which ends early where a stage has no region: zeros that reach the stages left out."""
@@ -243,6 +298,18 @@ class SyntheticAwareCascadeRoIHead(_SyntheticAware, CascadeRoIHead):
     def mask_loss(self, stage: int, x: tuple, sampling_results: list, instances: list) -> dict:
         """mmdet's, on the images that have masks."""
         return super().mask_loss(stage, x, _masked_only(sampling_results, instances), instances)
+
+
+def _unsaid(sample: SamplingResult, classes: int, scores: torch.Tensor) -> torch.Tensor:
+    """Which columns of the scores (N, columns) of an image's N regions it says nothing of, bool (N, columns).
+
+    Columns after the classes, as that of background, are always said.
+    """
+    columns = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
+    if getattr(sample, "annotated", None) is not None:
+        columns[:classes] = True
+        columns[sample.annotated] = False
+    return columns.expand(len(sample.priors), -1)
 
 
 def _masked_only(results: list[SamplingResult], instances: list[InstanceData]) -> list[SamplingResult]:
