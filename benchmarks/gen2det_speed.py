@@ -30,7 +30,7 @@ from gen4det.diffusion.grounded_inpainting import relative_corners
 from gen4det.diffusion.schedulers import make_scheduler
 from gen4det.diffusion.settings import DenoisingSettings, ModelSource
 from gen4det.diffusion.text import TextStates
-from gen4det.engines.gen2det.engine import Painter
+from gen4det.engines.gen2det.draw import Painter
 from gen4det.engines.gen2det.plan import plan_manifest
 from gen4det.engines.gen2det.settings import ModelSize, Settings
 from gen4det.miniature.autoencoder import new_autoencoder

@@ -29,7 +29,7 @@ from transformers import CLIPTokenizer
 from gen4det.diffusion.cross_attention import CrossAttentionRecorder, TokenMaps
 from gen4det.diffusion.schedulers import make_scheduler
 from gen4det.diffusion.settings import DenoisingSettings, ModelSource
-from gen4det.engines.mosaicfusion.engine import CanvasSampler, crop
+from gen4det.engines.mosaicfusion.draw import CanvasSampler, crop
 from gen4det.engines.mosaicfusion.plan import plan_manifest
 from gen4det.engines.mosaicfusion.refinement import label_region
 from gen4det.engines.mosaicfusion.settings import Settings

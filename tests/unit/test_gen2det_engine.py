@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from draw_step import DrawStep
 from gen4det.core.errors import InputError
 from gen4det.core.yaml_files import merge
 from gen4det.data.datasets import load_dataset
 from gen4det.data.images import ImageStore
 from gen4det.diffusion.grounded_inpainting import latent_mask
 from gen4det.diffusion.settings import FoundationSettings
-from gen4det.engines.base import engine_settings, load_engine
+from gen4det.engines.base import engine_settings
 from gen4det.engines.gen2det.compositing import paint_weights, resized
-from gen4det.engines.gen2det.engine import Painter, labels, painted_boxes
+from gen4det.engines.gen2det.draw import Painter, labels, painted_boxes
 from gen4det.engines.shard_writer import ShardInProgress
 from gen4det.orchestration.variants import load_engines, read_variants
 
@@ -76,7 +77,7 @@ def foundation(tiny_grounded_folder):
 
 def engine_of(foundation, **changes):
     settings = engine_settings("gen2det", merge(TINY, changes), source="test")
-    return load_engine(settings, foundation, run_seed=0)
+    return DrawStep(settings, foundation)
 
 
 def batches_of(rows):
@@ -197,7 +198,7 @@ def test_the_model_sees_the_whole_image_at_its_own_size(make_dataset, foundation
         seen.update(known=known, masks=masks)
         return known
 
-    monkeypatch.setattr(engine.painter, "_diffuse", watch)
+    monkeypatch.setattr(engine.drawer.painter, "_diffuse", watch)
     painted(engine, dataset, rows)
     for row, known, mask in zip(rows, seen["known"], seen["masks"], strict=True):
         original = dataset.train.images.image(row["file_name"])
@@ -224,7 +225,7 @@ def test_every_choice_runs_and_matters(make_dataset, foundation, changes):
 def test_planning_loads_no_weights(make_dataset, foundation):
     engine = engine_of(foundation)
     engine.plan(make_dataset())
-    assert "painter" not in vars(engine)
+    assert "painter" not in vars(engine.drawer)
 
 
 def test_missing_references_are_refused_when_planning(make_dataset, foundation):
@@ -254,7 +255,7 @@ def test_check_4_an_object_stays_in_its_box_if_painted_as_it_was(
         x, y, w, h = (round(value) for value in row["objects"][0]["bbox"])
         original = np.full((row["height"], row["width"], 3), (20, 30, 40), np.uint8)
         original[y : y + h, x : x + w] = (220, 60, 90)
-        (result,) = engine.painter.paint([row], [original])
+        (result,) = engine.drawer.painter.paint([row], [original])
         assert result.shape == original.shape
         rows, columns = np.nonzero(result[..., 0] > 120)
         edges = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
@@ -302,7 +303,7 @@ def shipped(request, changes=None):
 def test_the_papers_constants(request):
     found = shipped(request)["gen2det"]
     settings, filters = found.settings, found.filter
-    assert settings.models == ("inpainting",)
+    assert settings.checked_steps().draw.models == ("inpainting",)
     assert (settings.references, settings.generations_per_reference, settings.max_boxes) == (None, 2, 30)
     assert settings.denoising.model_dump(include={"scheduler", "steps", "guidance"}) == {
         "scheduler": "pndm", "steps": 50, "guidance": 7.5,

@@ -112,5 +112,5 @@ def test_low_data_rows_share_two_recipes_over_nested_subsets(project):
         assert study.table.baseline_of(name) == f"real-{sizes[name]}"
         assert name.endswith(f"-{sizes[name]}")
     assert sorted(set(sizes.values())) == [1, 2, 5, 10, 20, 30, 40, 50]
-    asked = {(row.dataset, row.arm) for row in loaded.asked_by_filters()}
+    asked = {(it.training.dataset, it.training.arm) for it in loaded.asked()}
     assert asked == {(row.dataset, "real") for row in rows.values()}  # each subset has a detector of its own

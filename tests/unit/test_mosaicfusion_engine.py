@@ -5,12 +5,13 @@ import json
 import numpy as np
 import pytest
 
+from draw_step import DrawStep
 from gen4det.core.errors import InputError
 from gen4det.core.yaml_files import merge, read_yaml
 from gen4det.data.datasets import load_dataset
 from gen4det.data.masks import area_of_rle, box_of_rle, rle_to_mask
 from gen4det.diffusion.settings import FoundationSettings
-from gen4det.engines.base import engine_module, engine_settings, known_methods, load_engine
+from gen4det.engines.base import engine_module, engine_settings, known_methods, settings_class
 from gen4det.engines.mosaicfusion.settings import Settings
 
 TINY = {
@@ -56,7 +57,7 @@ def foundation(tiny_pipeline_folder):
 
 def engine_of(foundation, workers=0, **changes):
     settings = engine_settings("mosaicfusion", merge(TINY, changes), source="test")
-    return load_engine(settings, foundation, run_seed=0, workers=workers)
+    return DrawStep(settings, foundation, workers)
 
 
 def batches_of(rows):
@@ -167,7 +168,7 @@ def test_every_choice_runs(dataset, foundation, changes):
 def test_planning_loads_no_weights(dataset, foundation):
     engine = engine_of(foundation)
     engine.plan(dataset)
-    assert "sampler" not in vars(engine) and engine.unet_calls == 0
+    assert "sampler" not in vars(engine.drawer) and engine.unet_calls == 0
 
 
 def test_sizes_that_do_not_fit_the_model_are_refused_when_planning(dataset, foundation):
@@ -186,16 +187,14 @@ def test_a_batch_of_different_cuts_is_an_error(dataset, foundation, drawn):
 
 def test_engines_are_found_by_name():
     assert "mosaicfusion" in known_methods()
-    assert engine_module("mosaicfusion", "engine") == "gen4det.engines.mosaicfusion.engine"
+    assert engine_module("mosaicfusion", "draw") == "gen4det.engines.mosaicfusion.draw"
     with pytest.raises(InputError, match="no engine is called 'nothing'; engines: .*mosaicfusion"):
         engine_settings("nothing", {}, source="x")
 
 
-def test_a_training_free_engine_refuses_to_fit(dataset, foundation, tmp_path):
-    engine = engine_of(foundation)
-    assert not engine.needs_fit
-    with pytest.raises(InputError, match="training-free"):
-        engine.fit(dataset, tmp_path, tmp_path / "model")
+def test_a_training_free_engine_has_one_step():
+    (step,) = settings_class("mosaicfusion").checked_steps().in_order
+    assert (step.name, step.kind) == ("images", "draw")
 
 
 def variants(repository):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gen4det.core.provenance import import_closure
-from gen4det.engines.base import engine_module, known_methods
+from gen4det.engines.base import engine_module, known_methods, settings_class
 from gen4det.orchestration.locks import canonical, environment_packages, project_packages, read_lock, resolve
 from gen4det.orchestration.why import source
 
@@ -121,8 +121,13 @@ def imported(*modules: str) -> set[str]:
 def test_environments_hold_what_their_stages_import(name):
     there = environment(ROOT / f"envs/{name}.yaml")
     for stage in sorted(stages_by_environment()[name]):
-        methods = known_methods() if stage in ("finetune", "plan", "generate") else []
-        modules = import_closure(f"gen4det.stages.{stage}", *(engine_module(it, "engine") for it in methods))
+        parts = {"plan": "plan", "generate": "draw"}
+        methods = known_methods() if stage in parts else []
+        rooms = [engine_module(method, parts[stage]) for method in methods]
+        if stage in ("fit", "label"):
+            kinds = {(method, step) for method in known_methods() for step in settings_class(method).steps}
+            rooms = [engine_module(method, step.module) for method, step in kinds if step.kind == stage]
+        modules = import_closure(f"gen4det.stages.{stage}", *rooms)
         missing = imported(*modules) - there
         assert not missing, f"envs/{name}.yaml: gen4det.stages.{stage} imports {sorted(missing)}"
 

@@ -56,7 +56,7 @@ def jobs_of(scale: Path) -> Jobs:
 
 def test_rules_were_found():
     assert {"render", "plan", "generate", "filter", "train", "predict", "measure", "table"} <= RULES.keys()
-    assert {"generate", "train", "predict", "finetune"} <= set(GPU_RULES)
+    assert {"generate", "train", "predict", "fit", "label"} <= set(GPU_RULES)
 
 
 def test_every_rule_a_profile_names_exists():

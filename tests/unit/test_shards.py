@@ -45,9 +45,20 @@ def dataset(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def manifest(dataset, tmp_path_factory) -> Path:
+    """A manifest, and beside it the model that the draw step reads."""
     path = tmp_path_factory.mktemp("plan") / "manifest.jsonl"
-    stage("plan", "--dataset", dataset, "--output", path)
+    stage("fit", "--dataset", dataset, "--output", path.with_name("palette"), settings=step("palette"))
+    stage("plan", "--dataset", dataset, *reads_palette(path), "--output", path)
     return path
+
+
+def reads_palette(manifest: Path) -> list[str]:
+    return ["--reads", f"palette={manifest.with_name('palette')}"]
+
+
+def step(name: str, **settings) -> dict:
+    """Settings of one step of the test engine."""
+    return {**SETTINGS, "step": name, "engine": {"method": "stripes", **settings}}
 
 
 def command(name: str, *arguments, settings: dict | None = None) -> list[str]:
@@ -82,6 +93,7 @@ def shard_arguments(dataset, manifest, folder, shard=0, of=1) -> list:
         of,
         "--output",
         output,
+        *reads_palette(manifest),
     ]
 
 
@@ -116,7 +128,7 @@ def whole(dataset, manifest, tmp_path_factory) -> Path:
 
 
 def test_planning_twice_gives_the_same_manifest(dataset, manifest, tmp_path):
-    stage("plan", "--dataset", dataset, "--output", tmp_path / "again.jsonl")
+    stage("plan", "--dataset", dataset, *reads_palette(manifest), "--output", tmp_path / "again.jsonl")
     assert (tmp_path / "again.jsonl").read_bytes() == manifest.read_bytes()
     rows = manifests.read_manifest(manifest)
     assert len({row["seed"] for row in rows}) == len(rows) == 14

@@ -18,12 +18,12 @@ from gen4det.core.errors import InputError
 from gen4det.core.yaml_files import read_yaml
 from gen4det.data.download_settings import DownloadDataset, DownloadModel, ModelDownloads
 from gen4det.filters.settings import FilterSettings
-from gen4det.orchestration.commands import device, helpers, loaders, model_option, shell_prefix, time_budget
+from gen4det.orchestration.commands import device, helpers, loaders, shell_prefix, time_budget
 from gen4det.orchestration.downloads import Downloads
 from gen4det.orchestration.hashes import FULLY_HASHED, config_files, folder_hash, model_hashes, sampled_hash
 from gen4det.orchestration.jobs import Jobs, one_of
 from gen4det.orchestration.messages import NOTE, explain_failures, explain_locks, note_run
-from gen4det.orchestration.project import load_project
+from gen4det.orchestration.project import Project, load_project
 
 ROOT = Path(__file__).parents[2]
 WORDS = {"dataset": "lvis", "detector": "mask-rcnn", "engine": "mosaicfusion", "study": "lvis_rare"}
@@ -71,7 +71,9 @@ def test_stages_accept_their_settings(jobs):
     MeasureSettings.model_validate(settings("measure")["evaluation"])
     PredictStageSettings.model_validate(settings("predict"))
     FilterSettings.model_validate(settings("filter")["filter"])
-    assert settings("plan").keys() == settings("generate").keys() == {"engine", "foundation", "run_seed"}
+    assert (
+        settings("plan").keys() == settings("generate").keys() == {"engine", "step", "foundation", "run_seed"}
+    )
 
 
 def test_the_order_of_arms_reaches_the_table(jobs):
@@ -145,10 +147,10 @@ def test_inputs(jobs):
     assert jobs.synthetic_sets(wildcards()) == [
         "results/miniature/synthetic/lvis/mosaicfusion/annotations.json"
     ]
-    shards = jobs.shards(wildcards())
+    shards = jobs.labels(wildcards())
     assert shards[0] == "results/miniature/synthetic/lvis/mosaicfusion/shards/00000.json"
     assert len(shards) == len(jobs.synthetic_images(wildcards())) == jobs.config.shards
-    assert jobs.model(wildcards()) == []
+    assert jobs.reads("draw")(wildcards()) == []
 
 
 def test_wildcards_match_configured_names_only(jobs):
@@ -172,8 +174,6 @@ def test_what_follows_the_machine():
     assert (helpers(None, 1), helpers(None, 2), helpers(None, 8)) == (1, 1, 7)
     assert time_budget(limited=False)(None, cpu) == ""
     assert time_budget(limited=True)(None, cpu) == "--max-seconds 3420"
-    assert model_option(None, SimpleNamespace(model=[])) == ""
-    assert model_option(None, SimpleNamespace(model="a b/model")) == "--model 'a b/model'"
 
 
 def test_code_of_a_stage_is_what_it_runs():
@@ -188,7 +188,7 @@ def test_code_of_a_stage_is_what_it_runs():
     assert not rooms("gen4det.stages.predict") & {"engines", "diffusion", "filters"}
     assert not rooms("gen4det.stages.measure") & {"engines", "diffusion", "filters", "detection"}
     assert not rooms("gen4det.stages.plot") & {"engines", "diffusion", "detection", "filters"}
-    drawing = rooms("gen4det.stages.generate", "gen4det.engines.mosaicfusion.engine")
+    drawing = rooms("gen4det.stages.generate", "gen4det.engines.mosaicfusion.draw")
     assert {"engines", "diffusion"} <= drawing and not drawing & {"detection", "evaluation"}
     for stage in ("render", "plan", "generate", "filter", "train", "predict", "measure", "plot"):
         assert not rooms(f"gen4det.stages.{stage}") & {"config", "workflow", "messages"}
@@ -262,11 +262,11 @@ def downloading(name: str = "stable-diffusion-1-4", **more) -> Jobs:
 def test_jobs_wait_for_the_models_they_read_and_for_no_other(jobs):
     downloaded = downloading()
     place = "results/downloads/models"
-    assert downloaded.drawing_models(wildcards()) == [f"{place}/stable-diffusion-1-4/download.json"]
-    assert downloaded.drawing_models(wildcards(engine="gen2det")) == []
+    assert downloaded.models_of("draw")(wildcards()) == [f"{place}/stable-diffusion-1-4/download.json"]
+    assert downloaded.models_of("draw")(wildcards(engine="gen2det")) == []
     assert downloaded.rating_models(wildcards()) == []
     assert downloaded.backbone(wildcards()) == [f"{place}/resnet50-imagenet/download.json"]
-    for ask in (jobs.drawing_models, jobs.rating_models, jobs.backbone):
+    for ask in (jobs.models_of("draw"), jobs.rating_models, jobs.backbone):
         assert ask(wildcards()) == []
 
 
@@ -441,7 +441,7 @@ def test_other_models_measure_again():
     assert before.detect(wildcards()) == after.detect(wildcards())
 
 
-def test_variants_share_what_was_measured():
+def test_variants_share_what_was_measured(monkeypatch):
     chosen = {"agreement": {"enabled": True, "max_per_image": 250}}
     jobs = filtered()
     engine = jobs.project.engines["mosaicfusion"]
@@ -449,6 +449,7 @@ def test_variants_share_what_was_measured():
         engine, name="variant", base="mosaicfusion", filter=FilterSettings.model_validate(chosen)
     )
     engines = {"mosaicfusion": engine, "variant": variant}
+    monkeypatch.setattr(Project, "sets", property(lambda self: [("lvis", name) for name in engines]))
     jobs = Jobs(dataclasses.replace(jobs.project, engines=engines))
     assert jobs.detections(wildcards(engine="variant")) == jobs.detections(wildcards())
     # Measured once, with as many detections as the one that asks for the most.

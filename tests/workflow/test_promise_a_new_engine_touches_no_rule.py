@@ -1,87 +1,96 @@
-"""Promise: the workflow knows engines by their contract; adding one touches no rule."""
+"""Promise: the workflow knows engines by their contract; adding one, even one that learns, touches no rule.
+
+The engine of `tests/stripes_engine.py` fits a palette, draws with it, fits a gauge on what was drawn and on
+what a detector finds in the real images, and labels stored arrays with it.
+"""
 
 import json
 from collections import Counter
 
 import pytest
 
+import stripes_engine
+
 pytestmark = pytest.mark.workflow
 
-SETTINGS = '''
-"""Settings of squares."""
-
-from typing import ClassVar, Literal
-
-from gen4det.engines.settings import EngineSettings
-
-
-class Settings(EngineSettings):
-    """Squares of one colour, which is learnt."""
-
-    models: ClassVar[tuple[str, ...]] = ()
-    needs_fit: ClassVar[bool] = True
-
-    method: Literal["squares"] = "squares"
-    images: int = 6
-'''
-ENGINE = '''
-"""Draws one square per image, of the colour that fit found."""
-
-import json
-
-import numpy as np
-
-from gen4det.data.masks import box_of_rle, mask_to_rle
-from gen4det.engines import base
-from gen4det.core.provenance import seed_for
+ENGINES = """
+stripes:
+  method: stripes
+  images: 6
+  judge: {detector: mask-rcnn}
+stripes-wide:
+  base: stripes
+  gauge: {scale: 2.0}
+  filter: {min_score: {gauge: 0.01}}
+"""
+RESULTS = "results/test"
 
 
-class Engine(base.Engine):
-    """Squares."""
-
-    needs_fit = True
-
-    def fit(self, dataset, work_dir, output):
-        image = dataset.train.images.image(dataset.train.load()["images"][0]["file_name"])
-        output.mkdir(parents=True)
-        (output / "colour.json").write_text(json.dumps(image.mean((0, 1)).tolist()))
-
-    def plan(self, dataset):
-        category = dataset.train.load()["categories"][0]["id"]
-        return [
-            {"index": i, "batch": i // 2, "seed": seed_for(self.run_seed, "squares", i), "category": category}
-            for i in range(self.settings.images)
-        ]
-
-    def synthesize(self, dataset, batches):
-        colour = json.loads((self.model / "colour.json").read_text())
-        for rows in batches:
-            yield [self.draw(row, colour) for row in rows]
-
-    def draw(self, row, colour):
-        x, y = np.random.default_rng(row["seed"]).integers(0, 40, 2)
-        mask = np.zeros((64, 64), bool)
-        mask[y : y + 20, x : x + 20] = True
-        image = np.where(mask[..., None], np.uint8(colour), np.uint8(255)).astype(np.uint8)
-        rle = mask_to_rle(mask)
-        return base.Generated(row, image, [base.Instance(row["category"], box_of_rle(rle), rle)])
-'''
-
-
-def test_a_new_engine_is_fitted_planned_drawn_and_filtered(checkout):
-    room = checkout / "workflow/gen4det/engines/squares"
-    room.mkdir()
-    (room / "__init__.py").write_text('"""Squares."""\n')
-    (room / "settings.py").write_text(SETTINGS)
-    (room / "engine.py").write_text(ENGINE)
-    (checkout / "config/engines/squares.yaml").write_text("squares:\n  method: squares\n")
+@pytest.fixture
+def learning(checkout):
+    """A finished checkout with the engine added and its two variants in the study."""
+    stripes_engine.install_room(checkout / "workflow/gen4det")
+    (checkout / "config/engines/stripes.yaml").write_text(ENGINES)
     checkout.edit(
-        "config/studies/lvis_rare.yaml", "\nmetrics:", "  squares: {synthetic: [squares]}\n\nmetrics:"
-    )
+        "config/studies/lvis_rare.yaml", "\nmetrics:",
+        "  stripes: {synthetic: [stripes]}\n  wide: {synthetic: [stripes-wide]}\n\nmetrics:",
+    )  # fmt: skip
+    return checkout
 
-    new = Counter(finetune=1, plan=1, generate=2, filter=1, train=1, predict=1, measure=1)
-    assert checkout.planned() == new + Counter(table=1, figure=1, gallery=1)
-    annotations = "results/test/synthetic/lvis/squares/annotations.json"
-    checkout.make(annotations)
-    assert len(json.loads((checkout / annotations).read_text())["annotations"]) == 6
-    assert (checkout / "results/test/engines/lvis/squares/model.record.json").is_file()
+
+def test_an_engine_that_learns_is_fitted_drawn_labelled_and_filtered(learning):
+    steps = Counter(fit=3, plan=1, generate=2, detect_real=1, label=4, filter=2)  # one palette, two gauges
+    planned = learning.planned()
+    assert {rule: planned[rule] for rule in steps} == steps
+
+    sets = [f"{RESULTS}/synthetic/lvis/{name}/annotations.json" for name in ("stripes", "stripes-wide")]
+    learning.make(*sets)
+    scores = []
+    for path in sets:
+        data = json.loads((learning / path).read_text())
+        assert {label["labeller"] for label in data["annotations"]} == {"gauge"}
+        assert all(image["asked"] == 3 for image in data["images"])
+        scores.append(data["annotations"][0]["score"])
+        images = (learning / path).parent / data["info"]["images"]
+        assert images.resolve() == (learning / f"{RESULTS}/synthetic/lvis/stripes/shards").resolve()
+    assert scores[1] > scores[0]  # the wider gauge
+
+    models = sorted((learning / f"{RESULTS}/engines/lvis").glob("*/*/model"))
+    assert [path.relative_to(learning / f"{RESULTS}/engines/lvis").as_posix() for path in models] == [
+        "stripes/gauge/model", "stripes/palette/model", "stripes-wide/gauge/model",
+    ]  # fmt: skip
+    assert not list((learning / f"{RESULTS}/engines").rglob("work"))
+
+    # what a change in each step runs again
+    config = "config/engines/stripes.yaml"
+    for old, new, expected in (
+        ("min_score: {gauge: 0.01}", "min_score: {gauge: 0.02}", Counter(filter=1)),
+        ("gauge: {scale: 2.0}", "gauge: {scale: 3.0}", Counter(fit=1, label=2, filter=1)),
+        ("images: 6", "images: 8", Counter(plan=1, generate=2, fit=2, label=4, filter=2)),
+    ):
+        learning.edit(config, old, new)
+        assert learning.planned(*sets) == expected, new
+        learning.edit(config, new, old)
+    for module, expected in (
+        ("label", Counter(label=4, filter=2)),
+        ("fit_gauge", Counter(fit=2, label=4, filter=2)),
+        ("draw", Counter(generate=2, fit=2, label=4, filter=2)),
+        ("fit_palette", Counter(fit=3, plan=1, generate=2, label=4, filter=2)),
+    ):
+        path = learning / f"workflow/gen4det/engines/stripes/{module}.py"
+        text = path.read_text()
+        path.write_text(text + "\nCHANGED = True\n")
+        assert learning.planned(*sets) == expected, module
+        path.write_text(text)
+
+
+def test_a_killed_fit_goes_on_and_gives_the_same_model(learning, tmp_path):
+    model = f"{RESULTS}/engines/lvis/stripes/palette/model"
+    learning.variables["STRIPES_LOG"] = str(tmp_path / "log")
+    learning.variables["STRIPES_KILL_FIT"] = "2"
+    assert learning.run(model).returncode != 0
+    del learning.variables["STRIPES_KILL_FIT"]
+    learning.make(model)
+    assert (tmp_path / "log").read_text().split("\n")[:-1] == [f"palette {number}" for number in range(4)]
+    record = json.loads((learning / f"{model}.record.json").read_text())
+    assert record["step"] == "palette" and record["settings"]["engine"]["palette"] == {"steps": 4}

@@ -130,7 +130,8 @@ EXPECTED: dict[str, tuple[Change, Counter]] = {
         Counter(filter=1) + DETECTION + PAGES,
     ),
     "a variant that differs in its filter": (filter_variant, Counter(filter=1) + DETECTION + PAGES),
-    "the code of an engine": (code("engines/mosaicfusion/engine"), SYNTHETIC),
+    "the code that draws": (code("engines/mosaicfusion/draw"), SYNTHETIC - Counter(plan=1)),
+    "the code that plans": (code("engines/mosaicfusion/plan"), SYNTHETIC),
     "a setting of an engine": (text(CONFIG, ("guidance: 4.0", "guidance: 5.0")), SYNTHETIC),
     # Snakemake compares parameters as a set without names: two loose ones could trade places unnoticed.
     "two settings swapped": (
@@ -154,7 +155,7 @@ EXPECTED: dict[str, tuple[Change, Counter]] = {
         NOTHING,
     ),
     "comments in environments": (comments_in_environments, NOTHING),
-    "comments and layout of an engine": (looks("engines/mosaicfusion/engine"), NOTHING),
+    "comments and layout of an engine": (looks("engines/mosaicfusion/draw"), NOTHING),
     "comments and layout of what all jobs import": (looks("core/provenance"), NOTHING),
 }  # fmt: skip
 """What is changed, how, and what then runs."""
@@ -197,7 +198,7 @@ def test_editing_the_table_makes_the_table(checkout):
 
 
 def test_editing_mosaicfusion_draws_mosaicfusion_again(checkout):
-    EXPECTED["the code of an engine"][0](checkout)
+    EXPECTED["the code that plans"][0](checkout)
     assert checkout.planned() == SYNTHETIC
 
 
@@ -240,7 +241,7 @@ def test_results_copied_without_times_or_records_are_taken_as_they_are(finished,
     (clone / ".snakemake").mkdir(exist_ok=True)
     subprocess.run(["cp", "-r", str(finished / ".snakemake/metadata"), str(clone / ".snakemake")], check=True)
     assert not clone.planned()
-    EXPECTED["the code of an engine"][0](clone)
+    EXPECTED["the code that plans"][0](clone)
     assert planned_here(clone) == SYNTHETIC
 
 

@@ -12,7 +12,6 @@ from gen4det.orchestration.commands import (
     helpers,
     keep_batches,
     loaders,
-    model_option,
     shell_prefix,
     time_budget,
 )
@@ -120,5 +119,6 @@ wildcard_constraints:
     engine=jobs.names("engine"),
     arm=jobs.names("arm"),
     study=jobs.names("study"),
+    step=jobs.names("step"),
     seed=r"\d+",
     shard=r"\d{5}",

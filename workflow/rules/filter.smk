@@ -4,7 +4,7 @@
 rule filter:
     input:
         dataset=jobs.dataset,
-        shards=jobs.shards,
+        shards=jobs.labels,
         images=jobs.shard_images,
         aesthetic=jobs.ratings,
         calibration=jobs.calibration,

@@ -16,11 +16,11 @@ rule foundation_corpus:
         "<benchmarks>/foundation/corpus.tsv"
     conda:
         "../../envs/compute.yaml"
-    threads: jobs.needs("finetune").threads
+    threads: jobs.needs("fit").threads
     resources:
-        mem_mb=jobs.memory("finetune"),
-        runtime=jobs.runtime("finetune"),
-        gpu=jobs.needs("finetune").gpu,
+        mem_mb=jobs.memory("fit"),
+        runtime=jobs.runtime("fit"),
+        gpu=jobs.needs("fit").gpu,
     params:
         job=jobs.foundation,
         folder="<results>/foundation",

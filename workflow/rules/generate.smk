@@ -7,7 +7,8 @@ From the dataset's descriptor to <results>/synthetic/<dataset>/<engine>/shards/<
 rule plan:
     input:
         dataset=jobs.dataset,
-        pretrained=jobs.drawing_models,
+        reads=jobs.reads("draw"),
+        pretrained=jobs.models_of("draw"),
     output:
         manifest="<results>/synthetic/{dataset}/{engine}/manifest.jsonl",
         record="<results>/synthetic/{dataset}/{engine}/manifest.jsonl.record.json",
@@ -23,11 +24,12 @@ rule plan:
         runtime=jobs.runtime("plan"),
     params:
         job=jobs.plan,
+        reads=jobs.read_names("draw"),
     message:
         "Plan what {wildcards.engine} draws for {wildcards.dataset}"
     shell:
         "python -m gen4det.stages.plan --settings {params.job:q} --dataset {input.dataset:q}"
-        " --output {output.manifest:q}"
+        " --reads {params.reads:q} --output {output.manifest:q}"
         " 2>&1 | tee_log {log:q}"
 
 
@@ -35,8 +37,8 @@ rule generate:
     input:
         dataset=jobs.dataset,
         manifest="<results>/synthetic/{dataset}/{engine}/manifest.jsonl",
-        model=jobs.model,
-        pretrained=jobs.drawing_models,
+        reads=jobs.reads("draw"),
+        pretrained=jobs.models_of("draw"),
     output:
         images="<results>/synthetic/{dataset}/{engine}/shards/{shard}.zip",
         annotations="<results>/synthetic/{dataset}/{engine}/shards/{shard}.json",
@@ -57,7 +59,7 @@ rule generate:
         job=jobs.generate,
         shards=jobs.config.shards,
         prefix=subpath(output.images, strip_suffix=".zip"),
-        model=model_option,
+        reads=jobs.read_names("draw"),
         device=device,
         helpers=helpers,
         budget=budget,
@@ -67,6 +69,6 @@ rule generate:
     shell:
         "python -m gen4det.stages.generate --settings {params.job:q} --dataset {input.dataset:q}"
         " --manifest {input.manifest:q} --shard $((10#{wildcards.shard})) --shards {params.shards}"
-        " --output {params.prefix:q} --device {params.device} --workers {params.helpers} {params.model} {params.budget}"
-        " {params.keep}"
+        " --output {params.prefix:q} --device {params.device} --workers {params.helpers}"
+        " --reads {params.reads:q} {params.budget} {params.keep}"
         " 2>&1 | tee_log {log:q}"

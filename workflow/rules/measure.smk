@@ -2,7 +2,8 @@
 
 Per shard, with the variant that draws the images, so that all variants that share them share this, too:
 <results>/synthetic/<dataset>/<engine>/aesthetic/<shard>.json and .../detections/<detector>/seed<k>/<shard>.json.
-Thresholds are the filter's alone: another one measures nothing again.
+Thresholds are the filter's alone: another one measures nothing again. Steps of engines may ask a detector about
+the real training images, too: <results>/data/<dataset>/detections/<detector>/seed<k>/train.json.
 """
 
 
@@ -96,6 +97,23 @@ rule detect:
         "What {wildcards.detector} finds in shard {wildcards.shard} of {wildcards.engine} for {wildcards.dataset}"
     shell:
         "python -m gen4det.stages.detect --settings {params.job:q} --dataset {input.dataset:q}"
-        " --weights {input.weights:q} --shard {input.shard:q} --output {output.detections:q}"
+        " --weights {input.weights:q} --images {input.shard:q} --output {output.detections:q}"
         " --device {params.device} --workers {params.loaders}"
         " 2>&1 | tee_log {log:q}"
+
+
+use rule detect as detect_real with:
+    input:
+        dataset=jobs.dataset,
+        weights="<results>/detectors/{dataset}/{detector}/real/seed{seed}/weights.safetensors",
+        trained="<results>/detectors/{dataset}/{detector}/real/seed{seed}/weights.safetensors.record.json",
+        shard=jobs.dataset,
+    output:
+        detections="<results>/data/{dataset}/detections/{detector}/seed{seed}/train.json",
+        record="<results>/data/{dataset}/detections/{detector}/seed{seed}/train.json.record.json",
+    log:
+        "<logs>/detect_real/{dataset}/{detector}/seed{seed}.log",
+    benchmark:
+        "<benchmarks>/detect_real/{dataset}/{detector}/seed{seed}.tsv"
+    message:
+        "What {wildcards.detector} finds in the real training images of {wildcards.dataset}"

@@ -5,10 +5,13 @@ more keys: "rejected", what was drawn and not labelled, and "info", which run an
 A synthetic set is one annotation file over the shards of a run; its "info" says where the shards lie.
 """
 
+import io
 import json
 import os
 import zipfile
 from pathlib import Path
+
+import numpy as np
 
 from gen4det.core.errors import InputError
 from gen4det.core.provenance import content_hash
@@ -45,7 +48,7 @@ def load_shard(path: str | Path) -> dict:
         raise InputError(f"{path}: not the labels of a shard: no info of run and archive")
     if not isinstance(data.get("rejected"), list):
         raise InputError(f"{path}: no list of rejected labels")
-    archive = path.with_name(info["archive"])
+    archive = Path(os.path.normpath(path.parent / info["archive"]))
     if archive_digest(archive) != info["digest"]:
         raise InputError(
             f"{archive}: does not hold the images that {path.name} describes; draw the shard again"
@@ -81,9 +84,52 @@ def shard_identity(shard: dict) -> dict:
     """What names the images of a shard; stored with what is measured of them.
 
     Returns:
-        {"run", "shard", "shards", "digest"}, of the shard's "info".
+        {"run", "shard", "shards", "digest"}, of the shard's "info"; of labels made afterwards, those of the
+        shard that was drawn.
     """
-    return {key: shard["info"][key] for key in ("run", "shard", "shards", "digest")}
+    return {
+        key: shard["info"].get("drawn", shard["info"])[key] for key in ("run", "shard", "shards", "digest")
+    }
+
+
+def image_folder(path: str | Path, shard: dict) -> Path:
+    """Folder of the archive of a shard; labels that were made afterwards lie elsewhere than the images.
+
+    Args:
+        path: of the label file.
+        shard: what `load_shard` read there.
+    """
+    return Path(os.path.normpath(Path(path).parent / shard["info"]["archive"])).parent
+
+
+# --- arrays beside the images -------------------------------------------------------------------------
+
+
+def array_name(index: int, name: str) -> str:
+    """Member of a shard's archive that holds an array of an image; `index` is that of its manifest row."""
+    return f"arrays/{index:012d}.{name}.npy"
+
+
+def encode_array(array: np.ndarray) -> bytes:
+    """The array as an .npy file."""
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def read_array(images: ImageStore, archive: str, index: int, name: str) -> np.ndarray:
+    """An array that the draw step stored with an image.
+
+    Args:
+        archive: name of the shard's archive in the store.
+
+    Raises:
+        InputError: the shard holds no such array.
+    """
+    member = f"{archive}/{array_name(index, name)}"
+    if not images.exists(member):
+        raise InputError(f"{images.root / member}: no such array; draw the shard again with this engine")
+    return np.load(io.BytesIO(images.read(member)), allow_pickle=False)
 
 
 def relative_images(annotations: str | Path, folder: str | Path) -> str:

@@ -1,27 +1,91 @@
-"""What the workflow knows of an engine: fit (optional), plan, synthesize. Nothing else.
+"""What the workflow knows of an engine: the steps it declares, and one class for each. Nothing else.
 
-A method `<name>` lives in `gen4det/engines/<name>/` and brings two names that are found by convention:
-`settings.py: Settings` (an EngineSettings; pydantic only, no torch) and `engine.py: Engine` (a subclass of
-the class below).
+A method `<name>` lives in `gen4det/engines/<name>/`. Its `settings.py: Settings` (an EngineSettings; pydantic
+only, no torch) declares the steps; each step has a module with a class of a fixed name:
+
+    plan.py: Planner           draw.py: Drawer           of the draw step
+    fit_<step>.py: Fit         of each fit step
+    label.py: Labeller         of the label step
+
 Adding an engine touches neither this file nor any rule.
 """
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from gen4det.core.errors import InputError
 from gen4det.core.settings import parse_settings
 from gen4det.diffusion.settings import FoundationSettings
 from gen4det.engines.settings import EngineSettings
+from gen4det.engines.steps import Step
 
 if TYPE_CHECKING:
     import numpy as np
 
     from gen4det.data.datasets import Dataset
+    from gen4det.training.stop import Deadline
+
+CLASSES = {"plan": "Planner", "draw": "Drawer", "fit": "Fit", "label": "Labeller"}
+"""Name of the class in a module, by the kind of its step; a draw step has a module `plan` beside `draw`."""
+
+
+# --- what a step is handed ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The data set, and what the steps that this one reads have made."""
+
+    dataset: "Dataset"
+    models: dict[str, Path] = field(default_factory=dict)
+    """Fitted models: step -> folder."""
+    shards: dict[str, list[Path]] = field(default_factory=dict)
+    """Label files of the drawn shards, the images beside them: step -> files in the order of the shards."""
+    detections: dict[str, list[Path]] = field(default_factory=dict)
+    """What detectors found: "dataset" or the draw step -> files, of shards in their order."""
+
+
+class StepWorker:
+    """Base of what does the work of a step.
+
+    Args:
+        settings: the fields of the method's settings that the step reads (science only: nothing here depends
+            on machine or sharding). Any other field is an AttributeError: it is in no hash of this job.
+        foundation: where the pretrained models are.
+        run_seed: seed of the run; images derive their own from it with `provenance.seed_for`.
+        inputs: the data set and the results of earlier steps.
+        device: torch device of the models.
+        workers: processes for CPU work beside the GPU; 0 does it in this process. Never changes results.
+    """
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        foundation: FoundationSettings,
+        run_seed: int,
+        inputs: Inputs,
+        *,
+        device: str = "cpu",
+        workers: int = 0,
+    ):
+        self.settings = settings
+        self.foundation = foundation
+        self.run_seed = run_seed
+        self.inputs = inputs
+        self.device = device
+        self.workers = workers
+
+    @property
+    def dataset(self) -> "Dataset":
+        """The data set that is drawn for."""
+        return self.inputs.dataset
+
+
+# --- what is drawn ------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -34,11 +98,24 @@ class Instance:
     rle: dict | None = None
     """COCO run-length mask of the size of the image ({"size": [H, W], "counts": str}); None: box only."""
     score: float | None = None
-    """Confidence in [0, 1] of the engine's own labeller; None where labels are given by construction."""
+    """Confidence in [0, 1] of the labeller; None where labels are given by construction."""
+    labeller: str | None = None
+    """Which labeller it comes from, where an engine has several; filters may have a threshold for each."""
     real: bool = False
     """Its pixels are those of a real image, so that there is nothing to doubt about the label."""
     crowd: bool = False
     """A region to ignore rather than an object (`iscrowd` of COCO)."""
+
+
+@dataclass
+class Labels:
+    """Labels of one generated image."""
+
+    instances: list[Instance] = field(default_factory=list)
+    rejected: list[dict] = field(default_factory=list)
+    """What was not labelled: {"reason": one line, "category_id": int, "bbox": [x, y, w, h]}."""
+    keep: bool = True
+    """False: the engine's own rules drop the image; it is stored, but not offered for training."""
 
 
 @dataclass
@@ -51,69 +128,62 @@ class Generated:
     """uint8 (H, W, 3) RGB."""
     instances: list[Instance] = field(default_factory=list)
     rejected: list[dict] = field(default_factory=list)
-    """What was not labelled: {"reason": one line, "category_id": int, "bbox": [x, y, w, h]}."""
     keep: bool = True
-    """False: the engine's own rules drop the image; it is stored, but not offered for training."""
+    """These three as in `Labels`."""
+    about: dict = field(default_factory=dict)
+    """Facts for the image's record, JSON-serialisable; e.g. the image it was drawn after."""
+    arrays: dict[str, "np.ndarray"] = field(default_factory=dict)
+    """Arrays to keep for later steps, by name, e.g. latents; stored beside the image."""
+
+    @property
+    def labels(self) -> Labels:
+        """Its labels alone."""
+        return Labels(self.instances, self.rejected, self.keep)
 
 
-class Engine(ABC):
-    """A data engine.
+@dataclass(frozen=True)
+class Drawn:
+    """One image as a label step finds it in a shard."""
 
-    Args:
-        settings: the method's own settings (science only: nothing here depends on machine or sharding).
-        foundation: where the pretrained models are.
-        run_seed: seed of the run; engines derive one seed per image from it with `provenance.seed_for`.
-        device: torch device of the models.
-        workers: processes for CPU work beside generation; 0 does it in this process. Never changes results.
-        model: what `fit` wrote; required by engines with `needs_fit`.
-    """
+    row: dict
+    """The manifest row it was made from."""
+    record: dict
+    """Its record: id, file_name, height, width, and what the draw step said about it."""
+    annotations: list[dict]
+    """Labels that the draw step gave it, COCO records."""
+    image: Callable[[], "np.ndarray"]
+    """Reads the image, uint8 (H, W, 3)."""
+    array: Callable[[str], "np.ndarray"]
+    """Reads a stored array by name. Raises InputError where the shard has none of that name."""
 
-    needs_fit: ClassVar[bool] = False
-    """Whether `fit` must have run before `synthesize`."""
-    unet_calls: int = 0
-    """U-Net evaluations so far, of engines that count them; goes to the run's record."""
 
-    def __init__(
-        self,
-        settings: EngineSettings,
-        foundation: FoundationSettings,
-        run_seed: int,
-        *,
-        device: str = "cpu",
-        workers: int = 0,
-        model: str | Path | None = None,
-    ):
-        self.settings = settings
-        self.foundation = foundation
-        self.run_seed = run_seed
-        self.device = device
-        self.workers = workers
-        self.model = None if model is None else Path(model)
+# --- one class for each kind of step ------------------------------------------------------------------
 
-    def fit(self, dataset: "Dataset", work_dir: Path, output: Path) -> None:
-        """Learn from the training split.
 
-        Args:
-            work_dir: kept between calls; checkpoints and a fingerprint of the settings live here, so that a
-                killed run resumes and a foreign checkpoint is refused.
-            output: written atomically at the end; later handed to the constructor as `model`.
-        """
-        raise InputError(f"{type(self).__module__}: this engine is training-free and has nothing to fit")
+class Planner(StepWorker, ABC):
+    """Decides what the draw step draws, without a GPU and without weights beyond the tokenizer."""
 
     @abstractmethod
-    def plan(self, dataset: "Dataset") -> list[dict]:
-        """Decide what to draw, without a GPU and without weights beyond the tokenizer.
+    def plan(self) -> list[dict]:
+        """Decide what to draw.
 
         Returns:
             Manifest rows, JSON-serialisable: {"index": int, position in the manifest; "batch": int, counting
             from 0, not decreasing from row to row; "seed": int in [0, 2**63); and the engine's own keys}.
-            Rows that share "batch" are always synthesized together, whatever the shard, so that results are
+            Rows that share "batch" are always drawn together, whatever the shard, so that results are
             byte-identical for any number of shards.
         """
 
+
+class Drawer(StepWorker, ABC):
+    """Draws images from manifest rows."""
+
+    unet_calls: int = 0
+    """U-Net evaluations so far, of engines that count them; goes to the run's record."""
+
     @abstractmethod
-    def synthesize(self, dataset: "Dataset", batches: Iterable[list[dict]]) -> Iterator[list[Generated]]:
-        """Draw images and label them.
+    def synthesize(self, batches: Iterable[list[dict]]) -> Iterator[list[Generated]]:
+        """Draw images and, where the engine can do that at once, label them.
 
         Args:
             batches: each a complete list of the rows of one batch, in manifest order. Consumed lazily.
@@ -124,8 +194,50 @@ class Engine(ABC):
         """
 
 
+class Fit(StepWorker, ABC):
+    """Learns a model."""
+
+    @abstractmethod
+    def fit(self, work: Path, fingerprint: dict, output: Path, stop: "Deadline") -> dict:
+        """Learn, and write the model.
+
+        Args:
+            work: folder kept between calls; checkpoints live here, with the fingerprint, so that a killed
+                run resumes and a foreign checkpoint is refused (`training.work_folder`).
+            fingerprint: all that the model depends on.
+            output: folder to write the model to, in the layout of its library, e.g. a diffusers pipeline.
+            stop: asked between steps; where it is reached, progress is saved and nothing is written.
+
+        Returns:
+            Facts for the run record. Whether the fit is finished says `output`: it exists then.
+        """
+
+
+class Labeller(StepWorker, ABC):
+    """Labels what a draw step has stored."""
+
+    @abstractmethod
+    def label(self, batches: Iterable[list[Drawn]]) -> Iterator[list[Labels]]:
+        """Label images.
+
+        Args:
+            batches: the images of one batch of the manifest each, in manifest order. Consumed lazily.
+
+        Yields:
+            For each batch, in order, the `Labels` of its images. No batch influences another.
+        """
+
+
+# --- finding them -------------------------------------------------------------------------------------
+
+
+def known_methods() -> list[str]:
+    """Names of the methods that have a room in gen4det/engines."""
+    return sorted(path.parent.name for path in Path(__file__).parent.glob("*/settings.py"))
+
+
 def engine_module(method: str, module: str) -> str:
-    """Dotted name of a module of a method ("settings" or "engine"), for imports and code hashes.
+    """Dotted name of a module of a method ("settings", "plan", "draw", ...), for imports and code hashes.
 
     Raises:
         InputError: there is no such method.
@@ -135,34 +247,50 @@ def engine_module(method: str, module: str) -> str:
     return f"gen4det.engines.{method}.{module}"
 
 
-def known_methods() -> list[str]:
-    """Names of the methods that have a room in gen4det/engines."""
-    return sorted(path.parent.name for path in Path(__file__).parent.glob("*/settings.py"))
+def settings_class(method: str) -> type[EngineSettings]:
+    """Typed settings of a method; imports no torch.
+
+    Raises:
+        InputError: there is no such method, or its steps contradict themselves.
+    """
+    model = importlib.import_module(engine_module(method, "settings")).Settings
+    try:
+        model.checked_steps()
+    except ValueError as error:
+        raise InputError(f"{model.__module__}: {error}") from None
+    return model
 
 
 def engine_settings(method: str, values: dict, *, source: str | Path) -> EngineSettings:
-    """Typed settings of a method; imports no torch.
+    """Typed settings of a method.
 
     Raises:
         InputError: unknown method, or one line for the first bad setting.
     """
-    model = importlib.import_module(engine_module(method, "settings")).Settings
-    return parse_settings(model, values, source=source)
+    return parse_settings(settings_class(method), values, source=source)
 
 
-def load_engine(
-    settings: EngineSettings,
-    foundation: FoundationSettings,
-    run_seed: int,
-    *,
-    device: str = "cpu",
-    workers: int = 0,
-    model: str | Path | None = None,
-) -> Engine:
-    """The engine that `settings.method` names.
+def load_worker(module: str, kind: str, *arguments: object, **options: object) -> StepWorker:
+    """What does the work of a step.
+
+    Args:
+        module: dotted name, see `engine_module`.
+        kind: "plan", "draw", "fit" or "label".
+        arguments, options: of `StepWorker`.
+    """
+    return getattr(importlib.import_module(module), CLASSES[kind])(*arguments, **options)
+
+
+def check_inputs(step: Step, inputs: Inputs) -> None:
+    """Refuse to begin a step without what it reads.
 
     Raises:
-        InputError: unknown method, or a model is missing that the method has to fit first.
+        InputError: a fitted model, drawn images or detections are not there.
     """
-    kind = importlib.import_module(engine_module(settings.method, "engine")).Engine
-    return kind(settings, foundation, run_seed, device=device, workers=workers, model=model)
+    given = inputs.models.keys() | inputs.shards.keys()
+    for name in step.reads:
+        if name not in given:
+            raise InputError(f"step {step.name!r} reads what step {name!r} made: give --reads {name}=PATH")
+    for asked in step.detections:
+        if asked.on not in inputs.detections:
+            raise InputError(f"step {step.name!r} reads detections: give --reads detections.{asked.on}=FILE")

@@ -1,19 +1,42 @@
 """What the settings of every engine have in common."""
 
-from typing import ClassVar, Literal
+import functools
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from gen4det.core.settings import Settings
+from gen4det.engines.steps import Step, Steps
+
+
+class AskedDetector(Settings):
+    """A detector of real images, the arm `real` of the same data set, whose detections a step reads."""
+
+    detector: str
+    """Detector by its name in the scale's `detectors`."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed that it was trained with."""
+    max_per_image: Annotated[int, Field(ge=1)] = 300
+    """Detections per image at most, the best ones."""
 
 
 class EngineSettings(Settings):
     """Base of `gen4det.engines.<method>.settings:Settings`."""
 
-    models: ClassVar[tuple[str, ...]] = ("diffusion",)
-    """Which of the foundation models the engine reads; when another one changes, its images stand."""
-    needs_fit: ClassVar[bool] = False
-    """Whether `Engine.fit` must have run before anything is drawn."""
+    steps: ClassVar[tuple[Step, ...]] = (Step("images", "draw", models=("diffusion",)),)
+    """What the method does, in order; see `engines.steps`."""
 
     method: str
     """Name of the room in gen4det/engines; each engine narrows it to its own name."""
     image_format: Literal["png", "jpg"] = "png"
     """Encoding of the generated images; "jpg" (quality 95) is smaller, "png" is exact."""
+
+    @classmethod
+    @functools.cache
+    def checked_steps(cls) -> Steps:
+        """The steps, with what follows from their order. Raises ValueError if they contradict themselves."""
+        return Steps(cls.steps, set(cls.model_fields), {"method"})
+
+    def section(self, step: Step) -> dict:
+        """Values of the fields that a step reads, JSON-serialisable."""
+        return self.model_dump(mode="json", include=self.checked_steps().fields(step))

@@ -5,6 +5,8 @@ Files of the shard <prefix>:
     <prefix>.work/fingerprint.json   what the batches were drawn with
     <prefix>.work/00000012.zip       images and labels of batch 12
     <prefix>.zip, <prefix>.json      the finished shard; the JSON appears last and completes it
+
+Arrays that an engine keeps lie in the same zip, `arrays/<image>.<name>.npy` (`data.shards.read_array`).
 """
 
 import json
@@ -17,8 +19,8 @@ from gen4det.core.provenance import content_hash
 from gen4det.data.annotations import write_annotations
 from gen4det.data.images import ShardWriter, encode_image
 from gen4det.data.masks import area_of_rle
-from gen4det.data.shards import archive_digest, dumps
-from gen4det.engines.base import Generated
+from gen4det.data.shards import archive_digest, array_name, dumps, encode_array
+from gen4det.engines.base import Generated, Labels
 from gen4det.training.work_folder import WorkFolder
 
 FIRST_IMAGE_ID = 1_000_000
@@ -27,9 +29,6 @@ LABELS_PER_IMAGE = 1000
 """Annotation ids are image id * this + position in the image, so that they depend on nothing else."""
 IMAGE_DROPPED = "another object of the image was rejected"
 """Reason of labels that are fine themselves, in an image the engine drops."""
-_REFERENCE = ("reference_image_id", "number")
-"""Keys of a manifest row that go to the image's record: id of the real image it was drawn after, and its
-number among all that are drawn after that one, from 0."""
 _LABELS = "labels.json"
 _ENCODING = {"png": "png", "jpg": "jpeg"}
 
@@ -105,6 +104,8 @@ class ShardInProgress:
                 labels["images"].append(image)
                 labels["annotations"] += annotations
                 labels["rejected"] += rejected
+                for key, array in item.arrays.items():
+                    writer.add(array_name(item.row["index"], key), encode_array(array))
             writer.add(_LABELS, dumps(labels))
         return labels
 
@@ -155,11 +156,20 @@ def _records(item: Generated, file_name: str) -> tuple[dict, list[dict], list[di
     image_id = FIRST_IMAGE_ID + item.row["index"]
     height, width = item.image.shape[:2]
     image = {"id": image_id, "file_name": file_name, "height": height, "width": width}
-    image |= {key: item.row[key] for key in _REFERENCE if key in item.row}
-    if len(item.instances) > LABELS_PER_IMAGE:
-        raise ValueError(f"image {item.row['index']}: more than {LABELS_PER_IMAGE} labels")
+    image |= item.about
+    return image, *label_records(image_id, item.row["index"], item.labels)
+
+
+def label_records(image_id: int, index: int, labels: Labels) -> tuple[list[dict], list[dict]]:
+    """COCO records of the labels of one image: annotations, rejected labels.
+
+    Args:
+        index: of its manifest row, for errors.
+    """
+    if len(labels.instances) > LABELS_PER_IMAGE:
+        raise ValueError(f"image {index}: more than {LABELS_PER_IMAGE} labels")
     annotations = []
-    for position, instance in enumerate(item.instances):
+    for position, instance in enumerate(labels.instances):
         box = [float(value) for value in instance.bbox]
         record = {
             "id": image_id * LABELS_PER_IMAGE + position,
@@ -172,13 +182,15 @@ def _records(item: Generated, file_name: str) -> tuple[dict, list[dict], list[di
             record["segmentation"] = instance.rle
         if instance.score is not None:
             record["score"] = float(instance.score)
+        if instance.labeller is not None:
+            record["labeller"] = instance.labeller
         if instance.real:
             record["real"] = True
         if instance.crowd:
             record["iscrowd"] = 1
         annotations.append(record)
-    rejected = [{"image_id": image_id, **record} for record in item.rejected]
-    if not item.keep:
+    rejected = [{"image_id": image_id, **record} for record in labels.rejected]
+    if not labels.keep:
         rejected += [{**record, "reason": IMAGE_DROPPED} for record in annotations]
         annotations = []
-    return image, annotations, rejected
+    return annotations, rejected

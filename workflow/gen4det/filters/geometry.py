@@ -1,5 +1,7 @@
 """Filters that look at the box and the area of a label alone."""
 
+from gen4det.core.errors import InputError
+from gen4det.core.settings import suggest
 from gen4det.filters.settings import FilterSettings
 
 
@@ -12,7 +14,7 @@ def failed_filter(annotation: dict, image: dict, settings: FilterSettings) -> st
     """
     short, long = sorted(annotation["bbox"][2:])
     share = annotation["area"] / (image["height"] * image["width"])
-    if annotation.get("score", 1.0) < settings.min_score:
+    if annotation.get("score", 1.0) < least_score(annotation, settings):
         return "min_score"
     if short < settings.min_box_side:
         return "min_box_side"
@@ -23,3 +25,18 @@ def failed_filter(annotation: dict, image: dict, settings: FilterSettings) -> st
     if share > settings.max_area_fraction:
         return "max_area_fraction"
     return None
+
+
+def least_score(annotation: dict, settings: FilterSettings) -> float:
+    """The threshold for the label's labeller.
+
+    Raises:
+        InputError: there is a threshold for each labeller, but none for this one.
+    """
+    if not isinstance(settings.min_score, dict):
+        return settings.min_score
+    labeller = str(annotation.get("labeller"))
+    if labeller not in settings.min_score:
+        known = suggest(labeller, settings.min_score)
+        raise InputError(f"filter.min_score: no threshold for the labels of {labeller!r}{known}")
+    return settings.min_score[labeller]

@@ -58,8 +58,9 @@ class FilterSettings(Settings):
     redraw real images; others have no real image to count by and keep everything."""
     aesthetic: AestheticSettings = AestheticSettings()
     """Filter of whole images by their looks."""
-    min_score: Fraction = 0.0
-    """Least confidence of the engine's own labeller. Labels given by construction have no score and pass."""
+    min_score: Fraction | dict[str, Fraction] = 0.0
+    """Least confidence of the engine's own labeller; for engines with several a number for each, by its name.
+    Labels given by construction have no score and pass."""
     min_box_side: Annotated[float, Field(ge=0)] = 0.0
     """Least length in pixels of a box's shorter side."""
     max_aspect_ratio: Annotated[float, Field(ge=1)] | None = None

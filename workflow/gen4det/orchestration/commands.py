@@ -54,11 +54,6 @@ def keep_batches(*, packed: bool) -> Callable:
     return option
 
 
-def model_option(wildcards: Any, input: Any) -> str:
-    """Option that hands a fitted model to the stage, where the engine has one."""
-    return f"--model {shlex.quote(str(input.model))}" if input.model else ""
-
-
 def shell_prefix(root: str | Path, *, environments: bool) -> str:
     """What runs before every shell command, in place of Snakemake's own `set -euo pipefail`.
 

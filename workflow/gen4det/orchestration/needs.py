@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
-RESUMABLE = frozenset({"finetune", "generate", "train"})
+RESUMABLE = frozenset({"fit", "generate", "train"})
 """Kinds of jobs that save their progress and take `--max-seconds`."""
 GROWTH = {True: 0.5, False: 1.0}
 """Part of the first request that every further attempt adds, for jobs that resume and for others."""

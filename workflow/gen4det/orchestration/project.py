@@ -11,14 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from gen4det.core.errors import InputError
 from gen4det.core.settings import parse_settings, suggest
+from gen4det.engines.steps import ON_REAL_IMAGES
 from gen4det.orchestration.downloads import Downloads
 from gen4det.orchestration.hashes import model_paths
 from gen4det.orchestration.scale import Config
 from gen4det.orchestration.studies import REAL, CheckedStudy, Training, check_arms, load_study, shared_folder
-from gen4det.orchestration.variants import Engine, load_engines, read_variants
+from gen4det.orchestration.variants import Variant, load_engines, read_variants
 
 
 @dataclass(frozen=True)
@@ -27,22 +29,50 @@ class Project:
 
     root: Path
     config: Config
-    engines: dict[str, Engine]
+    engines: dict[str, Variant]
     studies: dict[str, CheckedStudy]
 
     @cached_property
     def arms(self) -> dict[tuple[str, str, str], Training]:
-        """What is trained for each (dataset, detector, arm): rows of tables, detectors that filters ask."""
+        """What is trained for each (dataset, detector, arm): rows of tables, detectors that are asked."""
         rows = {row.key: row for study in self.studies.values() for row in study.trainings.values()}
-        return {row.key: row for row in self.asked_by_filters()} | rows
+        return {asked.training.key: asked.training for asked in self.asked()} | rows
 
-    def asked_by_filters(self) -> Iterator[Training]:
-        """The arm `real` of every data set and detector that an agreement filter asks, tabled or not."""
-        for dataset, name in dict.fromkeys(pair for study in self.studies.values() for pair in study.sets):
-            agreement = self.engines[name].filter.agreement
+    @property
+    def sets(self) -> list[tuple[str, str]]:
+        """(data set, variant) of all synthetic sets of all studies."""
+        return list(dict.fromkeys(pair for study in self.studies.values() for pair in study.sets))
+
+    def asked(self) -> Iterator["Asked"]:
+        """Detectors of real images that filters and steps of this run ask, tabled or not."""
+        for dataset, name in self.sets:
+            variant = self.engines[name]
+            agreement = variant.filter.agreement
             if agreement.enabled:
-                settings = self.config.detectors[agreement.detector]
-                yield Training(dataset, agreement.detector, REAL, True, (), settings)
+                yield self._asked(dataset, variant.images, agreement, f"{name}.filter.agreement")
+            for step in variant.steps.in_order:
+                for read in step.detections:
+                    if (question := getattr(variant.settings, read.setting)) is not None:
+                        images = None if read.on == ON_REAL_IMAGES else variant.owner[read.on]
+                        yield self._asked(dataset, images, question, f"{name}.{read.setting}")
+
+    def _asked(self, dataset: str, images: str | None, question: Any, by: str) -> "Asked":
+        detector = shared_folder(question.detector, self.config)
+        row = Training(dataset, detector, REAL, True, (), self.config.detectors[detector])
+        return Asked(row, images, question.seed, question.max_per_image, by)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A detector of real images whose detections somebody reads."""
+
+    training: Training
+    images: str | None
+    """The variant whose images it looks at; None: the real training images of its data set."""
+    seed: int
+    max_per_image: int
+    by: str
+    """Key of the settings that asks, for errors."""
 
 
 # --- checking --------------------------------------------------------------------------------------
@@ -70,7 +100,7 @@ def load_project(values: dict, *, source: str, root: str | Path) -> Project:
     check_arms(studies)
     used = [engine for study in studies.values() for engine in study.engines]
     engines = load_engines(used, config.engines, variants, source=source)
-    _check_filters(engines, config, variants, source=source)
+    _check_references(engines, config, variants, source=source)
     _check_models(engines, config, source=source, root=root)
     engines = {name: _asking_folder(engine, config) for name, engine in engines.items()}
     project = Project(root, config, engines, studies)
@@ -87,7 +117,7 @@ def _check_subsets(config: Config, *, source: str) -> None:
             raise InputError(f"{source}: datasets.{name}.of: no whole data set {data.of!r}{known}")
 
 
-def _check_models(engines: dict[str, Engine], config: Config, *, source: str, root: Path) -> None:
+def _check_models(engines: dict[str, Variant], config: Config, *, source: str, root: Path) -> None:
     """Models in the folder of downloads are ones that the registry knows."""
     downloads = Downloads(config.downloads, root)
     for name, model in config.foundation:
@@ -99,35 +129,44 @@ def _check_models(engines: dict[str, Engine], config: Config, *, source: str, ro
         downloads.check(detector.backbone_weights, f"{source}: detectors.{name}.backbone_weights")
 
 
-# --- filters --------------------------------------------------------------------------------------
+# --- references --------------------------------------------------------------------------------------
 
 
-def _check_filters(engines: dict[str, Engine], config: Config, variants: dict, *, source: str) -> None:
-    """What the filters of this run refer to is there."""
+def _check_references(engines: dict[str, Variant], config: Config, variants: dict, *, source: str) -> None:
+    """Detectors and models that filters and steps of this run refer to are there."""
     for name, engine in engines.items():
         where = f"{variants[name][0]}: {name}.filter"
         detector = engine.filter.agreement.detector
         if engine.filter.agreement.enabled and detector not in config.detectors:
             known = suggest(detector, config.detectors)
             raise InputError(f"{where}.agreement.detector: {detector!r} is not a detector of {source}{known}")
+        for step in engine.steps.in_order:
+            for read in step.detections:
+                question = getattr(engine.settings, read.setting)
+                if question is not None and question.detector not in config.detectors:
+                    known = suggest(question.detector, config.detectors)
+                    raise InputError(
+                        f"{variants[name][0]}: {name}.{read.setting}.detector: {question.detector!r} is "
+                        f"not a detector of {source}{known}"
+                    )
         for model in ("clip", "aesthetic"):
             if engine.filter.aesthetic.enabled and getattr(config.foundation, model) is None:
                 raise InputError(f"{where}.aesthetic: needs foundation.{model}, which {source} does not give")
 
 
 def _check_asked(project: Project) -> None:
-    """A detector that filters ask has seen real images alone, whatever a table means by its name."""
-    for asked in project.asked_by_filters():
-        row = project.arms[asked.key]
+    """A detector that is asked has seen real images alone, whatever a table means by its name."""
+    for asked in project.asked():
+        row = project.arms[asked.training.key]
         if row.synthetic or not row.real:
             dataset, detector, arm = row.key
             raise InputError(
-                f"arm {arm!r} of {dataset} and {detector}: an agreement filter asks it, "
+                f"arm {arm!r} of {dataset} and {detector}: {asked.by} asks it, "
                 "so it must be trained on the real images alone; give the other recipe another name"
             )
 
 
-def _asking_folder(engine: Engine, config: Config) -> Engine:
+def _asking_folder(engine: Variant, config: Config) -> Variant:
     """The engine, its filter asking for a detector by the name of its folder."""
     agreement = engine.filter.agreement
     if not agreement.enabled:

@@ -59,12 +59,14 @@ class Needs(Settings):
 
     data: JobNeeds = JobNeeds()
     """render, photographs, download"""
-    finetune: JobNeeds = JobNeeds(threads=4, mem_mb=8000)
-    """Fitting the generator of an engine, where it has one to fit."""
+    fit: JobNeeds = JobNeeds(threads=4, mem_mb=8000)
+    """Learning a model that an engine needs, for engines that learn; the miniature's foundation models."""
     plan: JobNeeds = JobNeeds()
     """Deciding what to draw."""
     generate: JobNeeds = JobNeeds(threads=4, mem_mb=4000)
     """Drawing one shard."""
+    label: JobNeeds = JobNeeds(threads=4, mem_mb=4000)
+    """Labelling one drawn shard, for engines that label afterwards."""
     filter: JobNeeds = JobNeeds()
     """Choosing what is offered for training."""
     measure: JobNeeds = JobNeeds(threads=4, mem_mb=4000)

@@ -1,4 +1,4 @@
-"""Engines and variants as config/engines/*.yaml has them: inheritance, changes by scale, shared images."""
+"""Engines and variants as config/engines/*.yaml has them: inheritance, changes by scale, shared steps."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,27 +8,53 @@ from gen4det.core.settings import parse_settings, suggest
 from gen4det.core.yaml_files import merge, read_yaml, shown
 from gen4det.engines.base import engine_settings
 from gen4det.engines.settings import EngineSettings
+from gen4det.engines.steps import Steps
 from gen4det.filters.settings import FilterSettings
 
-Variants = dict[str, tuple[str, dict]]
+Written = dict[str, tuple[str, dict]]
 """Every variant by name: the file it is written in, and what is written there."""
 
 
 @dataclass(frozen=True)
-class Engine:
-    """One engine variant with everything inherited and overridden."""
+class Variant:
+    """One variant of an engine with everything inherited and overridden."""
 
     name: str
     base: str | None
     settings: EngineSettings
     filter: FilterSettings
-    images: str
-    """The variant that draws the images: itself, or the ancestor it shares all of generation with."""
+    owner: dict[str, str]
+    """Step -> the variant whose result it uses: the farthest ancestor with equal settings for this step and
+    for all that it reads; itself, where no ancestor has them."""
+
+    @property
+    def steps(self) -> Steps:
+        """What the method does."""
+        return self.settings.checked_steps()
+
+    @property
+    def images(self) -> str:
+        """The variant that draws the images."""
+        return self.owner[self.steps.draw.name]
 
 
-def read_variants(folder: Path) -> Variants:
+def _owners(name: str, settings: EngineSettings, parent: Variant | None) -> dict[str, str]:
+    """`Variant.owner`."""
+    steps = settings.checked_steps()
+    if parent is None or type(parent.settings) is not type(settings):
+        return {step.name: name for step in steps.in_order}
+    alike = {step.name for step in steps.in_order if parent.settings.section(step) == settings.section(step)}
+    return {
+        step.name: parent.owner[step.name]
+        if all(needed.name in alike for needed in steps.upstream(step))
+        else name
+        for step in steps.in_order
+    }
+
+
+def read_variants(folder: Path) -> Written:
     """Every variant of config/engines by name: the file it is written in, and what is written there."""
-    variants: Variants = {}
+    variants: Written = {}
     for path in sorted(folder.glob("*.yaml")):
         file = shown(path)
         for name, values in read_yaml(path).items():
@@ -40,10 +66,10 @@ def read_variants(folder: Path) -> Variants:
     return variants
 
 
-def _resolve_engine(
-    name: str, variants: Variants, changes: dict[str, dict], chain: tuple[str, ...] = ()
-) -> tuple[dict, Engine]:
-    """A variant as a plain mapping and as an Engine: its base, its own keys, the scale's changes, in turn.
+def _resolve(
+    name: str, variants: Written, changes: dict[str, dict], chain: tuple[str, ...] = ()
+) -> tuple[dict, Variant]:
+    """A variant as a plain mapping and checked: its base, its own keys, the scale's changes, in turn.
 
     Args:
         changes: what the scale changes, by name of the variant.
@@ -58,7 +84,7 @@ def _resolve_engine(
     if base is None:
         inherited, parent = {}, None
     elif base in variants:
-        inherited, parent = _resolve_engine(base, variants, changes, (*chain, name))
+        inherited, parent = _resolve(base, variants, changes, (*chain, name))
     else:
         known = suggest(str(base), variants)
         raise InputError(f"{file}: {name}.base: no such engine {base!r}{known}")
@@ -68,14 +94,13 @@ def _resolve_engine(
         raise InputError(f"{file}: {name}.method: required key is missing (or give a `base`)")
     settings = engine_settings(drawing["method"], drawing, source=f"{file}: {name}")
     chosen = parse_settings(FilterSettings, values.get("filter", {}), source=f"{file}: {name}.filter")
-    shares = parent is not None and parent.settings == settings
-    return values, Engine(name, base, settings, chosen, parent.images if shares else name)
+    return values, Variant(name, base, settings, chosen, _owners(name, settings, parent))
 
 
 def load_engines(
-    used: list[str], changes: dict[str, dict], variants: Variants, *, source: str
-) -> dict[str, Engine]:
-    """The engines of this run and what they share images with.
+    used: list[str], changes: dict[str, dict], variants: Written, *, source: str
+) -> dict[str, Variant]:
+    """The variants of this run and those they share steps with.
 
     Args:
         used: engines that the studies of the run name.
@@ -86,13 +111,15 @@ def load_engines(
     sizes in pixels that suit Stable Diffusion need not fit the miniature.
     """
     for name in variants:
-        _resolve_engine(name, variants, changes={})
+        _resolve(name, variants, changes={})
     for name in changes:
         if name not in variants:
             raise InputError(f"{source}: engines.{name}: no such engine{suggest(name, variants)}")
-    engines: dict[str, Engine] = {}
-    for name in (*used, *changes):
-        while name is not None and name not in engines:
-            engines[name] = _resolve_engine(name, variants, changes)[1]
-            name = engines[name].images if engines[name].images != name else None
+    engines: dict[str, Variant] = {}
+    wanted = [*used, *changes]
+    while wanted:
+        name = wanted.pop(0)
+        if name not in engines:
+            engines[name] = _resolve(name, variants, changes)[1]
+            wanted += engines[name].owner.values()
     return engines

@@ -1,7 +1,7 @@
-"""Let a detector that was trained on real images alone look at the images of one shard.
+"""Let a detector that was trained on real images alone look at the images of a shard, or at those real ones.
 
 Writes <output>: boxes, categories and scores, with hashes of the images, of the detector and of the split it
-was trained on; and <output>.record.json. The stage `filter` applies the thresholds.
+was trained on; and <output>.record.json. Filters and steps of engines apply thresholds.
 """
 
 import json
@@ -16,7 +16,7 @@ from gen4det.core.provenance import RunRecord, file_hash, write_json
 from gen4det.core.settings import Settings
 from gen4det.data.datasets import Dataset, load_dataset
 from gen4det.data.images import ImageStore
-from gen4det.data.shards import load_shard, shard_identity
+from gen4det.data.shards import image_folder, load_shard, shard_identity
 from gen4det.filters.agreement import compact
 from gen4det.stages._cli import run, stage_parser, stage_settings
 from gen4det.stages._device import torch_device
@@ -36,7 +36,12 @@ def main() -> None:
     parser = stage_parser(__doc__)
     parser.add_argument("--dataset", required=True, metavar="FILE", help="dataset.json of the real images")
     parser.add_argument("--weights", required=True, metavar="FILE", help="what `train` wrote, and its record")
-    parser.add_argument("--shard", required=True, metavar="FILE", help="<k>.json, its images beside it")
+    parser.add_argument(
+        "--images",
+        required=True,
+        metavar="FILE",
+        help="<k>.json of a shard, its images beside it; or dataset.json again: the training images",
+    )
     parser.add_argument("--output", required=True, metavar="FILE", help="detections, as JSON")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at once")
@@ -45,12 +50,12 @@ def main() -> None:
     settings = stage_settings(args, DetectStageSettings)
     dataset = load_dataset(args.dataset)
     require_trained_on(args.weights, dataset)
-    shard = load_shard(args.shard)
+    of, images, store = looked_at(args.images, dataset)
     with RunRecord(
         args.output,
         settings=settings.model_dump(mode="json"),
         code=("gen4det.stages.detect",),
-        inputs=(args.dataset, args.shard, args.weights),
+        inputs=(args.dataset, args.images, args.weights),
     ) as record:
         from gen4det.detection import mmcv_ext
         from gen4det.detection.inference import predict
@@ -58,8 +63,8 @@ def main() -> None:
         device = torch_device(args.device)
         detections = predict(
             Path(args.weights),
-            ImageStore(Path(args.shard).parent),
-            shard["images"],
+            store,
+            images,
             batch_size=args.batch_size,
             device=device,
             max_per_image=settings.max_per_image,
@@ -67,7 +72,7 @@ def main() -> None:
             workers=args.workers,
         )
         found = {
-            "of": shard_identity(shard),
+            "of": of,
             "split": dataset.train.hash,
             "detector": file_hash(args.weights),
             "max_per_image": settings.max_per_image,
@@ -77,10 +82,22 @@ def main() -> None:
         record.add(
             device=device,
             operators=mmcv_ext.description(device),
-            images=len(shard["images"]),
+            images=len(images),
             detections=len(detections),
         )
-    log.info("%d detections in %d images", len(detections), len(shard["images"]))
+    log.info("%d detections in %d images", len(detections), len(images))
+
+
+def looked_at(path: str, dataset: Dataset) -> tuple[dict, list[dict], ImageStore]:
+    """What names the images, their records, and where they are.
+
+    Args:
+        path: of a shard's labels, or the descriptor of the data set, which means its training images.
+    """
+    if Path(path).resolve() == dataset.path.resolve():
+        return {"split": dataset.train.hash}, dataset.train.load()["images"], dataset.train.images
+    shard = load_shard(path)
+    return shard_identity(shard), shard["images"], ImageStore(image_folder(path, shard))
 
 
 def require_trained_on(weights: str | Path, dataset: Dataset) -> None:

@@ -14,7 +14,7 @@ from gen4det.core.provenance import RunRecord, atomic_write
 from gen4det.core.settings import Settings
 from gen4det.data.annotations import write_annotations
 from gen4det.data.datasets import load_dataset
-from gen4det.data.shards import load_run, relative_images
+from gen4det.data.shards import image_folder, load_run, relative_images
 from gen4det.data.validation import validate_annotations
 from gen4det.filters.measurements import Measurements, read_disagreements, read_scores, read_threshold
 from gen4det.filters.selection import (
@@ -40,7 +40,13 @@ def main() -> None:
     """Entry point."""
     parser = stage_parser(__doc__)
     parser.add_argument("--dataset", required=True, metavar="FILE", help="dataset.json")
-    parser.add_argument("--shards", required=True, nargs="+", metavar="FILE", help="all <k>.json of the run")
+    parser.add_argument(
+        "--shards",
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="all <k>.json of shards or labels",
+    )
     parser.add_argument(
         "--aesthetic", nargs="*", default=[], metavar="FILE", help="what `rate` wrote, one per shard"
     )
@@ -77,7 +83,7 @@ def choose(args: argparse.Namespace, settings: FilterSettings) -> dict:
         raise InputError(f"{args.shards[0]}: not drawn from {dataset.train.annotations_path}; draw it again")
     measured = measurements(args, settings, shards, dataset.train.hash)
     selection = select(shards, training, settings, measured)
-    shard_folder = Path(args.shards[0]).parent
+    shard_folder = image_folder(args.shards[0], shards[0])
 
     rows = kept_fractions(selection, training)
     with atomic_write(Path(args.output).with_name("filter.csv")) as temporary:

@@ -10,18 +10,17 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 from gen4det.core.errors import InputError
 from gen4det.core.progress import progress
-from gen4det.core.provenance import RunRecord, code_hash, content_hash, file_hash
-from gen4det.data.datasets import Dataset, load_dataset
+from gen4det.core.provenance import RunRecord, code_hash, file_hash
+from gen4det.data.datasets import load_dataset
 from gen4det.data.manifests import batches_of_shard, read_manifest
-from gen4det.engines.base import Engine, load_engine
+from gen4det.engines.base import Drawer
 from gen4det.engines.shard_writer import ShardInProgress
 from gen4det.stages._cli import run, stage_parser
 from gen4det.stages._device import torch_device
-from gen4det.stages._engine import drawing_settings
+from gen4det.stages._engine import add_reads, hash_of, step_inputs, step_job
 from gen4det.training.stop import Deadline
 
 log = logging.getLogger("gen4det.generate")
@@ -35,7 +34,7 @@ def main() -> None:
     parser.add_argument("--shard", type=int, default=0, metavar="K", help="number of the shard, from 0")
     parser.add_argument("--shards", type=int, default=1, metavar="N", help="how many shards there are")
     parser.add_argument("--output", required=True, metavar="PREFIX", help="shard without .zip and .json")
-    parser.add_argument("--model", metavar="FOLDER", help="what `finetune` wrote, for engines that learn")
+    add_reads(parser)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes for CPU work beside")
     parser.add_argument("--max-seconds", type=float, metavar="S", help="save and stop before this time is up")
@@ -44,43 +43,37 @@ def main() -> None:
     if not 0 <= args.shard < args.shards:
         raise InputError(f"--shard {args.shard}: expected a number from 0 to {args.shards - 1}")
 
-    drawing = drawing_settings(args)
+    job = step_job(args, "draw")
     dataset = load_dataset(args.dataset)
+    inputs = step_inputs(args, job, dataset)
     categories = dataset.train.load()["categories"]
     batches = dict(batches_of_shard(read_manifest(args.manifest), args.shard, args.shards))
     device = torch_device(args.device)
-    code = ("gen4det.stages.generate", drawing.module)
+    code = ("gen4det.stages.generate", job.module)
     fingerprint = {
         **args.settings,  # the workflow adds hashes of model files
-        "settings": drawing.resolved(),
+        "settings": job.resolved(),
         "code": code_hash(*code),
         "manifest": file_hash(args.manifest),
         "dataset": dataset.train.hash,
-        "model": None if args.model is None else _model_hash(Path(args.model)),
+        "inputs": hash_of(inputs),
         "device": device,
     }
     record = RunRecord(
         args.output,
-        settings=drawing.resolved(),
+        settings=job.resolved(),
         code=code,
-        seeds={"run_seed": drawing.run_seed},
+        seeds={"run_seed": job.run_seed},
         inputs=(args.dataset, args.manifest),
     )
-    work = ShardInProgress(args.output, fingerprint, args.shard, args.shards, drawing.engine.image_format)
+    work = ShardInProgress(args.output, fingerprint, args.shard, args.shards, job.engine.image_format)
     with Deadline(args.max_seconds) as deadline, work:
         with record:
             finished = work.finished()
             missing = {number: rows for number, rows in batches.items() if number not in finished}
             if missing:
-                engine = load_engine(
-                    drawing.engine,
-                    drawing.foundation,
-                    drawing.run_seed,
-                    device=device,
-                    workers=args.workers,
-                    model=args.model,
-                )
-                left = draw(engine, dataset, batches, missing, work, deadline)
+                drawer = job.worker(inputs, device=device, workers=args.workers)
+                left = draw(drawer, batches, missing, work, deadline)
                 if left:
                     log.warning("%d of %d batches to go; run the same command again", left, len(batches))
                     sys.exit(deadline.exit_status)
@@ -91,8 +84,7 @@ def main() -> None:
 
 
 def draw(
-    engine: Engine,
-    dataset: Dataset,
+    drawer: Drawer,
     batches: dict[int, list[dict]],
     missing: dict[int, list[dict]],
     work: ShardInProgress,
@@ -119,13 +111,11 @@ def draw(
     with progress(None, "drawing", "image", total=total) as bar:
         bar.initial = bar.n = done
         bar.refresh()
-        started, calls = time.monotonic(), _unet_calls(engine)
-        for generated, (number, rows) in zip(
-            engine.synthesize(dataset, pending()), missing.items(), strict=False
-        ):
+        started, calls = time.monotonic(), drawer.unet_calls
+        for generated, (number, rows) in zip(drawer.synthesize(pending()), missing.items(), strict=False):
             if [item.row["index"] for item in generated] != [row["index"] for row in rows]:
-                raise RuntimeError(f"{type(engine).__module__}: batch {number} came back with other rows")
-            seconds, new_calls = time.monotonic() - started, _unet_calls(engine) - calls
+                raise RuntimeError(f"{type(drawer).__module__}: batch {number} came back with other rows")
+            seconds, new_calls = time.monotonic() - started, drawer.unet_calls - calls
             labels = work.save(number, generated, seconds=seconds, unet_calls=new_calls)
             started, calls = started + seconds, calls + new_calls
             deadline.step()
@@ -136,7 +126,7 @@ def draw(
             bar.set_postfix(kept=kept, dropped=dropped, refresh=False)
             bar.update(len(rows))
     if drawn < len(missing) and not deadline.stopped:
-        raise RuntimeError(f"{type(engine).__module__}: {len(missing)} batches asked for, {drawn} came back")
+        raise RuntimeError(f"{type(drawer).__module__}: {len(missing)} batches asked for, {drawn} came back")
     return len(missing) - drawn
 
 
@@ -162,18 +152,6 @@ def counts(work: ShardInProgress, batches: list[int]) -> dict:
         "drawing_seconds": round(facts["seconds"], 3),
         "unet_calls": facts["unet_calls"] or None,
     }
-
-
-def _unet_calls(engine: Engine) -> int:
-    """U-Net evaluations so far, of engines that count them."""
-    return getattr(engine, "unet_calls", 0)
-
-
-def _model_hash(path: Path) -> str:
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    if not files:
-        raise InputError(f"--model {path}: no such file or folder, or empty")
-    return content_hash([[str(file.relative_to(path)), file_hash(file)] for file in files])
 
 
 if __name__ == "__main__":

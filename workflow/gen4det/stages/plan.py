@@ -6,28 +6,28 @@ Writes <output> (JSON lines) and <output>.record.json.
 from gen4det.core.provenance import RunRecord
 from gen4det.data.datasets import load_dataset
 from gen4det.data.manifests import write_manifest
-from gen4det.engines.base import load_engine
 from gen4det.stages._cli import run, stage_parser
-from gen4det.stages._engine import drawing_settings
+from gen4det.stages._engine import add_reads, step_inputs, step_job
 
 
 def main() -> None:
     """Entry point."""
     parser = stage_parser(__doc__)
     parser.add_argument("--dataset", required=True, metavar="FILE", help="dataset.json")
+    add_reads(parser)
     parser.add_argument("--output", required=True, metavar="FILE", help="manifest.jsonl")
     args = parser.parse_args()
-    drawing = drawing_settings(args)
+    job = step_job(args, "draw", plan=True)
     dataset = load_dataset(args.dataset)
+    inputs = step_inputs(args, job, dataset)
     with RunRecord(
         args.output,
-        settings=drawing.resolved(),
-        code=("gen4det.stages.plan", drawing.module),
-        seeds={"run_seed": drawing.run_seed},
+        settings=job.resolved(),
+        code=("gen4det.stages.plan", job.module),
+        seeds={"run_seed": job.run_seed},
         inputs=(args.dataset, dataset.train.annotations_path),
     ) as record:
-        engine = load_engine(drawing.engine, drawing.foundation, drawing.run_seed)
-        rows = engine.plan(dataset)
+        rows = job.worker(inputs).plan()
         write_manifest(args.output, rows)
         record.add(images=len(rows), batches=len({row["batch"] for row in rows}))
 

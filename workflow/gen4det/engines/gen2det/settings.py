@@ -7,9 +7,11 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from gen4det.core.errors import InputError
 from gen4det.core.settings import Settings as BaseSettings
-from gen4det.diffusion.settings import DenoisingSettings, ModelSource
+from gen4det.diffusion.settings import DenoisingSettings, FoundationSettings, ModelSource
 from gen4det.engines.settings import EngineSettings
+from gen4det.engines.steps import Step
 
 Count = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=0)]
@@ -26,7 +28,7 @@ class ModelSize(BaseSettings):
 class Settings(EngineSettings):
     """One variant of the engine."""
 
-    models: ClassVar[tuple[str, ...]] = ("inpainting",)
+    steps: ClassVar[tuple[Step, ...]] = (Step("images", "draw", models=("inpainting",)),)
 
     method: Literal["gen2det"] = "gen2det"
 
@@ -69,6 +71,19 @@ class Settings(EngineSettings):
     """Put the real image's own pixels around what was painted; otherwise the autoencoder's copy of them."""
     feather: Pixels = 4
     """Width of the soft edge in pixels of the image, inwards from the border of what was painted."""
+
+    def source(self, foundation: FoundationSettings) -> ModelSource:
+        """The grounded inpainting model.
+
+        Raises:
+            InputError: none is given.
+        """
+        source = self.model or foundation.inpainting
+        if source is None:
+            raise InputError(
+                "foundation.inpainting: no model given; expected a folder or a hub id with revision"
+            )
+        return source
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

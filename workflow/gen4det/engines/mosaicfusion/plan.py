@@ -12,9 +12,23 @@ from transformers import PreTrainedTokenizerBase
 from gen4det.core.errors import InputError
 from gen4det.core.provenance import seed_for
 from gen4det.data.annotations import frequency_groups
+from gen4det.diffusion.sources import latent_cell, load_tokenizer
+from gen4det.engines import base
 from gen4det.engines.mosaicfusion.geometry import Layout, draw_layout
 from gen4det.engines.mosaicfusion.prompts import category_prompt
 from gen4det.engines.mosaicfusion.settings import Settings
+
+
+class Planner(base.Planner):
+    """Which categories meet on which canvas."""
+
+    settings: Settings
+
+    def plan(self) -> list[dict]:
+        """See `plan_manifest`."""
+        source = self.settings.source(self.foundation)
+        tokenizer, cell = load_tokenizer(source), latent_cell(source)
+        return plan_manifest(self.dataset.train.load(), self.settings, self.run_seed, tokenizer, cell)
 
 
 @dataclass(frozen=True)

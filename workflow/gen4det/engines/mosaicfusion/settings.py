@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gen4det.diffusion.settings import DenoisingSettings, ModelSource
+from gen4det.diffusion.settings import DenoisingSettings, FoundationSettings, ModelSource
 from gen4det.engines.mosaicfusion.mask_settings import MaskSettings
 from gen4det.engines.settings import EngineSettings
 
@@ -79,6 +79,10 @@ class Settings(EngineSettings):
     masks: MaskSettings = MaskSettings()
     drop_image: bool = True
     """Drop the whole image when any of its regions has no mask, so that no object stays unlabelled."""
+
+    def source(self, foundation: FoundationSettings) -> ModelSource | None:
+        """The text-to-image model."""
+        return self.model or foundation.diffusion
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -6,8 +6,8 @@ from gen4det.core.errors import InputError
 from gen4det.core.settings import parse_settings
 from gen4det.core.yaml_files import read_yaml
 from gen4det.data.annotations import frequency_groups, load_annotations
+from gen4det.engines.work import DataSize
 from gen4det.miniature.categories import CATEGORIES
-from gen4det.orchestration.costs.settings import DataSize
 from gen4det.orchestration.project import Project
 
 PUBLIC = "resources/data_sizes.yaml"

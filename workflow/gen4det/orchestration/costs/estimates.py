@@ -7,11 +7,11 @@ from pathlib import Path, PurePosixPath
 
 from gen4det.core.errors import InputError
 from gen4det.core.yaml_files import read_yaml
+from gen4det.engines.work import Drawing, drawing
 from gen4det.evaluation.prediction_settings import MAX_DETECTIONS
 from gen4det.orchestration.costs.data_sizes import DataSizes
 from gen4det.orchestration.costs.settings import Costs
 from gen4det.orchestration.costs.tasks import RULES, Task, unique
-from gen4det.orchestration.costs.work import Drawing, drawing
 from gen4det.orchestration.hashes import config_files
 from gen4det.orchestration.project import Project
 from gen4det.orchestration.studies import Training
@@ -119,7 +119,7 @@ class Estimator:
         size = self.sizes(task.dataset)
         return drawing(self.project.engines[task.engine].settings, size) if size else None
 
-    def _finetune(self, task: Task) -> Estimate:
+    def _fit(self, task: Task) -> Estimate:
         return Estimate(work=None, unit="images", gpu_seconds=None, stored=None)
 
     def _plan(self, task: Task) -> Estimate:
@@ -146,7 +146,7 @@ class Estimator:
         """
         settings = self.project.engines[task.engine].settings
         source = getattr(settings, "model", None) or getattr(
-            self.project.config.foundation, settings.models[0]
+            self.project.config.foundation, self.project.engines[task.engine].steps.draw.models[0]
         )
         unet = self.costs.models.unet.get(PurePosixPath(source.path).name) if source else None
         speed = self._speed(drawn.precision)
@@ -193,15 +193,26 @@ class Estimator:
         drawn = self._drawn(task)
         if drawn is None:
             return Estimate(work=None, unit="images", gpu_seconds=None, stored=None)
-        asking = [
-            engine.filter.agreement
-            for engine in self.project.engines.values()
-            if engine.images == task.engine and engine.filter.agreement.enabled
-        ]
-        found = drawn.images * max(agreement.max_per_image for agreement in asking)
-        config = self.project.config.detectors[asking[0].detector].config
-        seconds = self._predicting(config, drawn.images)
-        return Estimate(0, drawn.images, "images", seconds, found * self.costs.files.detection)
+        return self._asked(task, task.engine, drawn.images)
+
+    def _detect_real(self, task: Task) -> Estimate:
+        size = self.sizes(task.dataset)
+        return self._asked(task, None, size.train_images if size else None)
+
+    def _asked(self, task: Task, images: str | None, count: int | None) -> Estimate:
+        """Detections in `count` images: as many as whoever asks for the most."""
+        if count is None:
+            return Estimate(work=None, unit="images", gpu_seconds=None, stored=None)
+        most = max(
+            it.max_per_image
+            for it in self.project.asked()
+            if it.images == images and it.training == task.training
+        )
+        seconds = self._predicting(task.training.settings.config, count)
+        return Estimate(0, count, "images", seconds, count * most * self.costs.files.detection)
+
+    def _label(self, task: Task) -> Estimate:
+        return Estimate(work=None, unit="images", gpu_seconds=None, stored=None)
 
     def _predicting(self, config: str, images: int) -> float | None:
         speed = self.costs.gpu.predicted_images.get(config)

@@ -87,20 +87,3 @@ class Costs(Settings):
     """The models."""
     files: FileCosts
     """What lies on the disk."""
-
-
-class DataSize(Settings):
-    """How large a data set is: an entry of resources/data_sizes.yaml, or counted from annotations."""
-
-    train_images: Annotated[int, Field(ge=1)]
-    """Training images."""
-    val_images: Annotated[int, Field(ge=0)]
-    """Validation images."""
-    categories: dict[Literal["r", "c", "f"], Annotated[int, Field(ge=0)]]
-    """Categories by LVIS frequency group."""
-    boxes: Annotated[int, Field(ge=0)]
-    """Labels of the training images."""
-    pixels: Positive
-    """Mean area of an image."""
-    annotation_bytes: Annotated[int, Field(ge=0)]
-    """Size of the annotation files of both splits."""

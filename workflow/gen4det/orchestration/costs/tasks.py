@@ -25,7 +25,9 @@ class Task:
     jobs: int = 1
     dataset: str = ""
     engine: str = ""
-    """The variant it is about: the one that draws the images, except for `filter` and `filter_page`."""
+    """The variant it is about: the one whose step it is; `filter` and `filter_page` are of every variant."""
+    step: str = ""
+    """Which of an engine's fit steps it is."""
     training: Training | None = None
     """What is trained or asked."""
     model: str = ""
@@ -33,18 +35,18 @@ class Task:
 
 
 RULES = (
-    "render", "photographs", "download", "download_model", "subset", "finetune", "plan", "generate",
-    "calibrate", "rate", "detect", "filter", "filter_page", "train", "predict",
-    "measure", "table", "figure", "gallery",
+    "render", "photographs", "download", "download_model", "subset", "fit", "plan", "generate", "label",
+    "calibrate", "rate", "detect", "detect_real", "filter", "filter_page", "train", "predict", "measure",
+    "table", "figure", "gallery",
 )  # fmt: skip
 """Rules in the order of the work; those that train the miniature's models are not part of a study."""
 
 
 def tasks(project: Project) -> list[Task]:
     """What makes all tables and figures of a scale from nothing, in the order of `RULES`."""
-    sets = unique(pair for study in project.studies.values() for pair in study.sets)
+    sets = project.sets
     found = [*_data(project), *_drawing(project, sets), *_measuring(project, sets)]
-    found += [*_training(project, sets), *_plotting(project)]
+    found += [*_training(project), *_plotting(project)]
     found += _models(project, found)
     return sorted(found, key=lambda task: RULES.index(task.rule))
 
@@ -75,52 +77,70 @@ def _data(project: Project) -> Iterator[Task]:
 def _models(project: Project, found: Iterable[Task]) -> Iterator[Task]:
     """Models that must be downloaded for these tasks: what the rules say of the first job of each."""
     jobs = Jobs(project)
-    readers = {"plan": jobs.drawing_models, "generate": jobs.drawing_models, "finetune": jobs.drawing_models}
+    readers = {"plan": jobs.models_of("draw"), "generate": jobs.models_of("draw")}
+    readers |= {"fit": jobs.models_of("fit"), "label": jobs.models_of("label")}
     readers |= {"rate": jobs.rating_models, "calibrate": jobs.rating_models, "train": jobs.backbone}
     needed = []
     for task in found:
         if task.rule in readers:
             row = task.training
-            words = {"detector": row.detector, "arm": row.arm} if row else {"engine": task.engine}
+            words = (
+                {"detector": row.detector, "arm": row.arm}
+                if row
+                else {"engine": task.engine, "step": task.step}
+            )
             needed += readers[task.rule](SimpleNamespace(dataset=task.dataset, **words))
     for description in unique(needed):
         yield Task("download_model", "data", model=PurePath(description).parent.name)
 
 
 def _drawing(project: Project, sets: list[tuple[str, str]]) -> Iterator[Task]:
-    for dataset, images in unique((dataset, project.engines[name].images) for dataset, name in sets):
-        if project.engines[images].settings.needs_fit:
-            yield Task("finetune", "finetune", 1, dataset, images)
-        yield Task("plan", "plan", 1, dataset, images)
-        yield Task("generate", "generate", project.config.shards, dataset, images)
+    """Each step once for all variants that share it."""
+    shards = project.config.shards
+    found = []
+    for dataset, name in sets:
+        variant = project.engines[name]
+        for step in variant.steps.in_order:
+            owner = variant.owner[step.name]
+            if step.kind == "fit":
+                found.append(Task("fit", "fit", 1, dataset, owner, step.name))
+            elif step.kind == "label":
+                found.append(Task("label", "label", shards, dataset, owner))
+            else:
+                found += [
+                    Task("plan", "plan", 1, dataset, owner),
+                    Task("generate", "generate", shards, dataset, owner),
+                ]
+    yield from unique(found)
     for dataset, name in sets:
         yield Task("filter", "filter", 1, dataset, name)
 
 
 def _measuring(project: Project, sets: list[tuple[str, str]]) -> Iterator[Task]:
     """Each measurement once for all variants that share the images."""
-    calibrated, rated, asked = [], [], []
+    calibrated, rated = [], []
     for dataset, name in sets:
         engine = project.engines[name]
-        aesthetic, agreement = engine.filter.aesthetic, engine.filter.agreement
-        if aesthetic.enabled:
+        if engine.filter.aesthetic.enabled:
             rated.append((dataset, engine.images))
-            if aesthetic.threshold == "real-mean":
+            if engine.filter.aesthetic.threshold == "real-mean":
                 calibrated.append(dataset)
-        if agreement.enabled:
-            asked.append((dataset, engine.images, agreement.detector, agreement.seed))
         if engine.filter.measures:
             yield Task("filter_page", "plot", 1, dataset, name)
     shards = project.config.shards
     yield from (Task("calibrate", "measure", 1, dataset) for dataset in unique(calibrated))
     yield from (Task("rate", "measure", shards, *pair) for pair in unique(rated))
-    yield from (Task("detect", "measure", shards, dataset, images) for dataset, images, *_ in unique(asked))
+    for training, images, _ in unique((it.training, it.images, it.seed) for it in project.asked()):
+        if images is None:
+            yield Task("detect_real", "measure", 1, training.dataset, training=training)
+        else:
+            yield Task("detect", "measure", shards, training.dataset, images, training=training)
 
 
-def _training(project: Project, sets: list[tuple[str, str]]) -> Iterator[Task]:
+def _training(project: Project) -> Iterator[Task]:
     rows = (row for study in project.studies.values() for row in study.trainings.values())
     tabled = {(row.key, seed): row for row in rows for seed in project.config.seeds}
-    trained = {(row.key, seed): row for row, seed in _asked(project, sets)} | tabled
+    trained = {(it.training.key, it.seed): it.training for it in project.asked()} | tabled
     yield from (Task("train", "train", 1, row.dataset, training=row) for row in trained.values())
     measured = {
         (row.key, study.on[name], seed): row
@@ -130,15 +150,6 @@ def _training(project: Project, sets: list[tuple[str, str]]) -> Iterator[Task]:
     }
     for rule, kind in (("predict", "predict"), ("measure", "evaluate")):
         yield from (Task(rule, kind, 1, on, training=row) for (_, on, _), row in measured.items())
-
-
-def _asked(project: Project, sets: list[tuple[str, str]]) -> Iterator[tuple[Training, int]]:
-    """Detectors of real objects that filters ask, with their seeds."""
-    rows = {(row.dataset, row.detector): row for row in project.asked_by_filters()}
-    for dataset, name in sets:
-        agreement = project.engines[name].filter.agreement
-        if agreement.enabled:
-            yield rows[dataset, agreement.detector], agreement.seed
 
 
 def _plotting(project: Project) -> Iterator[Task]:

@@ -11,22 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from gen4det.core.provenance import seed_for
 from gen4det.data.masks import box_of_rle, mask_to_rle
 from gen4det.engines import base
 
 
-class Engine(base.Engine):
+class Drawer(base.Drawer):
     """Squares."""
 
-    def plan(self, dataset):
-        category = dataset.train.load()["categories"][0]["id"]
-        return [
-            {"index": i, "batch": i, "seed": seed_for(self.run_seed, "slow", i), "category": category}
-            for i in range(self.settings.images)
-        ]
-
-    def synthesize(self, dataset, batches):
+    def synthesize(self, batches):
         for rows in batches:
             trace("begin", rows[0]["batch"])
             hold = np.ones(int(os.environ.get("SLOW_MEGABYTES", "0")) * 2**17)

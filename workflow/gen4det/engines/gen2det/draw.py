@@ -7,46 +7,24 @@ import numpy as np
 import torch
 
 from gen4det.core.errors import InputError
-from gen4det.data.datasets import Dataset
 from gen4det.data.images import ImageStore
 from gen4det.diffusion.grounded_inpainting import grounding, inpaint, latent_mask
 from gen4det.diffusion.latents import decode, encode
 from gen4det.diffusion.noise import draw_noise, image_generator
-from gen4det.diffusion.pipelines import (
-    check_grounded,
-    latent_cell,
-    load_grounded_inpainting,
-    load_tokenizer,
-    set_precision,
-)
+from gen4det.diffusion.pipelines import load_grounded_inpainting, set_precision
 from gen4det.diffusion.schedulers import make_scheduler
 from gen4det.diffusion.settings import ModelSource
 from gen4det.diffusion.text import TextStates
 from gen4det.engines import base
 from gen4det.engines.gen2det.compositing import paint_weights, paste, resized
-from gen4det.engines.gen2det.plan import latent_size, plan_manifest, used_categories
-from gen4det.engines.gen2det.prompts import warn_of_unknown_names
+from gen4det.engines.gen2det.plan import latent_size
 from gen4det.engines.gen2det.settings import Settings
 
 
-class Engine(base.Engine):
+class Drawer(base.Drawer):
     """Gen2Det (arXiv 2312.04566); training-free. Reads images and boxes of the training split only."""
 
     settings: Settings
-
-    @property
-    def source(self) -> ModelSource:
-        """The grounded inpainting model.
-
-        Raises:
-            InputError: none is given.
-        """
-        source = self.settings.model or self.foundation.inpainting
-        if source is None:
-            raise InputError(
-                "foundation.inpainting: no model given; expected a folder or a hub id with revision"
-            )
-        return source
 
     @property
     def unet_calls(self) -> int:
@@ -56,24 +34,16 @@ class Engine(base.Engine):
     @cached_property
     def painter(self) -> "Painter":
         """Loaded when the first batch is painted."""
-        return Painter(self.source, self.settings, self.device)
+        return Painter(self.settings.source(self.foundation), self.settings, self.device)
 
-    def plan(self, dataset: Dataset) -> list[dict]:
-        check_grounded(self.source)
-        data = dataset.train.load()
-        rows = plan_manifest(data, self.settings, self.run_seed, latent_cell(self.source))
-        _require_images(dataset.train.images, rows)
-        warn_of_unknown_names(used_categories(data, rows), load_tokenizer(self.source))
-        return rows
-
-    def synthesize(self, dataset: Dataset, batches: Iterable[list[dict]]) -> Iterator[list[base.Generated]]:
-        """See `base.Engine.synthesize`. An image has the size of its reference, and all of its labels."""
-        store = dataset.train.images
+    def synthesize(self, batches: Iterable[list[dict]]) -> Iterator[list[base.Generated]]:
+        """See `base.Drawer.synthesize`. An image has the size of its reference, and all of its labels."""
+        store = self.dataset.train.images
         for rows in batches:
             originals = [reference_image(store, row) for row in rows]
             images = self.painter.paint(rows, originals)
             yield [
-                base.Generated(row, image, labels(row, self.settings.paste_back))
+                base.Generated(row, image, labels(row, self.settings.paste_back), about=reference(row))
                 for row, image in zip(rows, images, strict=True)
             ]
 
@@ -155,6 +125,11 @@ class Painter:
         return decode(pipeline.vae, latents, "round").numpy()
 
 
+def reference(row: dict) -> dict:
+    """Which real image was painted anew, and the number of this picture among all that show it, from 0."""
+    return {key: row[key] for key in ("reference_image_id", "number")}
+
+
 def painted_boxes(row: dict) -> list[list[float]]:
     """Boxes of a row that are painted, [x, y, width, height] in pixels of the reference."""
     return [entry["bbox"] for entry in row["objects"] if entry["role"] == "painted"]
@@ -188,12 +163,3 @@ def reference_image(store: ImageStore, row: dict) -> np.ndarray:
         found, said = (f"{w} x {h}" for h, w in (image.shape[:2], (row["height"], row["width"])))
         raise InputError(f"{store.root / row['file_name']}: {found} px, but its annotations say {said}")
     return image
-
-
-def _require_images(store: ImageStore, rows: list[dict]) -> None:
-    """Refuse a plan whose references are not there, before a GPU is touched."""
-    names = dict.fromkeys(row["file_name"] for row in rows)
-    missing = [name for name in names if not store.exists(name)]
-    if missing:
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise InputError(f"{store.root / missing[0]}: no such image{more}; gen2det paints it anew")

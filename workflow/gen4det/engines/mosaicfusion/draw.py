@@ -7,17 +7,15 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from gen4det.data.datasets import Dataset
 from gen4det.diffusion.cross_attention import CrossAttentionRecorder, TokenMaps
 from gen4det.diffusion.latents import decode
 from gen4det.diffusion.noise import draw_noise, image_generator
-from gen4det.diffusion.pipelines import latent_cell, load_text_to_image, load_tokenizer, set_precision
+from gen4det.diffusion.pipelines import load_text_to_image, set_precision
 from gen4det.diffusion.schedulers import make_scheduler
 from gen4det.diffusion.settings import ModelSource
 from gen4det.diffusion.text import TextStates
 from gen4det.engines import base
 from gen4det.engines.mosaicfusion.canvas import CanvasRegion, denoise
-from gen4det.engines.mosaicfusion.plan import plan_manifest
 from gen4det.engines.mosaicfusion.refinement import RegionLabel, labelling
 from gen4det.engines.mosaicfusion.settings import Settings
 
@@ -25,15 +23,10 @@ Heat = dict[int, np.ndarray]
 """Attention maps of one region of one image: down-sampling factor -> float32 (h, w)."""
 
 
-class Engine(base.Engine):
+class Drawer(base.Drawer):
     """MosaicFusion (arXiv 2309.13042); training-free."""
 
     settings: Settings
-
-    @property
-    def source(self) -> ModelSource | None:
-        """The text-to-image model."""
-        return self.settings.model or self.foundation.diffusion
 
     @property
     def unet_calls(self) -> int:
@@ -43,14 +36,10 @@ class Engine(base.Engine):
     @cached_property
     def sampler(self) -> "CanvasSampler":
         """Loaded when the first batch is drawn."""
-        return CanvasSampler(self.source, self.settings, self.device)
+        return CanvasSampler(self.settings.source(self.foundation), self.settings, self.device)
 
-    def plan(self, dataset: Dataset) -> list[dict]:
-        tokenizer, cell = load_tokenizer(self.source), latent_cell(self.source)
-        return plan_manifest(dataset.train.load(), self.settings, self.run_seed, tokenizer, cell)
-
-    def synthesize(self, dataset: Dataset, batches: Iterable[list[dict]]) -> Iterator[list[base.Generated]]:
-        """See `base.Engine.synthesize`. One batch is labelled by the workers while the next is drawn."""
+    def synthesize(self, batches: Iterable[list[dict]]) -> Iterator[list[base.Generated]]:
+        """See `base.Drawer.synthesize`. One batch is labelled by the workers while the next is drawn."""
         with labelling(self.workers) as start:
             waiting = None
             for rows in batches:
@@ -87,7 +76,8 @@ class Engine(base.Engine):
                 else:
                     rejected.append({"reason": label.reason, "category_id": category, "bbox": region["box"]})
             keep = bool(instances) and not (rejected and self.settings.drop_image)
-            generated.append(base.Generated(row, image, instances, rejected, keep))
+            about = {"number": row["number"]}
+            generated.append(base.Generated(row, image, instances, rejected, keep, about))
         return generated
 
 

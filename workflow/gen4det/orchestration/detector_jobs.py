@@ -1,0 +1,101 @@
+"""What the rules ask about detectors and about the studies that compare them."""
+
+from typing import Any
+
+from gen4det.core.settings import Settings
+from gen4det.evaluation.prediction_settings import PredictionSettings
+from gen4det.evaluation.settings import MeasureSettings
+from gen4det.orchestration.hashes import config_files, sampled_hash
+from gen4det.orchestration.job_text import job
+from gen4det.orchestration.synthetic_jobs import SyntheticJobs
+
+
+class DetectorJobs(SyntheticJobs):
+    """Answers about trainings, predictions, measures, tables and figures."""
+
+    # --- detectors --------------------------------------------------------------------------------------
+
+    def synthetic_sets(self, wildcards: Any) -> list[str]:
+        """Annotations of the synthetic sets an arm trains on."""
+        arm = self.project.arms[wildcards.dataset, wildcards.detector, wildcards.arm]
+        return self._sets(wildcards.dataset, arm.synthetic)
+
+    def synthetic_images(self, wildcards: Any) -> list[str]:
+        """Image stores of those sets."""
+        arm = self.project.arms[wildcards.dataset, wildcards.detector, wildcards.arm]
+        return self._images(wildcards.dataset, arm.synthetic)
+
+    def backbone(self, wildcards: Any) -> list[str]:
+        """Description of the downloaded weights a training starts from."""
+        training = self.project.arms[wildcards.dataset, wildcards.detector, wildcards.arm]
+        return self.downloads.file(training.settings.backbone_weights)
+
+    def train(self, wildcards: Any) -> str:
+        """Settings of one training."""
+        training = self.project.arms[wildcards.dataset, wildcards.detector, wildcards.arm]
+        detector = training.settings
+        root = self.project.root
+        files = config_files(root / detector.config)
+        if detector.backbone_weights and not self.downloads.name(detector.backbone_weights):
+            files.append(root / detector.backbone_weights)
+        hashes = {str(file.relative_to(root)): sampled_hash(file) for file in files if file.is_file()}
+        settings = {
+            "detector": detector.model_dump(mode="json"),
+            "real": training.real,
+            "seed": int(wildcards.seed),
+        }
+        return job(settings, "train", files=hashes)
+
+    def measured_on(self, wildcards: Any) -> str:
+        """Descriptor of the data set that a detector is measured on."""
+        return f"{self.results}/data/{wildcards.on}/dataset.json"
+
+    def predict(self, wildcards: Any) -> str:
+        """Settings of the predictions of one detector; what the detector is stands in its weights."""
+        settings = self._evaluation(PredictionSettings)
+        return job(settings | {"partial": wildcards.on != wildcards.dataset}, "predict")
+
+    def measure(self, wildcards: Any) -> str:
+        """Settings of the measurement of predictions."""
+        return job({"evaluation": self._evaluation(MeasureSettings)}, "measure")
+
+    def _evaluation(self, part: type[Settings]) -> dict:
+        return self.config.evaluation.model_dump(mode="json", include=set(part.model_fields))
+
+    # --- tables and figures -------------------------------------------------------------------------------
+
+    def metrics(self, wildcards: Any) -> list[str]:
+        """Metrics of every arm and seed of a study, arms in the order of the table."""
+        return [path for _, path in self._metrics(wildcards)]
+
+    def metrics_by_arm(self, wildcards: Any) -> list[str]:
+        """The same as <arm>:<seed>=<path>: rows over several data sets may share the name of a folder."""
+        return [f"{name}={path}" for name, path in self._metrics(wildcards)]
+
+    def _metrics(self, wildcards: Any) -> list[tuple[str, str]]:
+        study = self.project.studies[wildcards.study]
+        place = f"{self.results}/detectors/{{}}/seed{{}}/{{}}/metrics.json"
+        return [
+            (f"{row}:{seed}", place.format("/".join(it.key), seed, study.on[row]))
+            for row, it in study.trainings.items()
+            for seed in self.config.seeds
+        ]
+
+    def table(self, wildcards: Any) -> str:
+        """Settings of a table or figure."""
+        return job(self.project.studies[wildcards.study].table.model_dump(mode="json"), "plot")
+
+    def gallery(self, wildcards: Any) -> str:
+        """Settings of a page of generated images."""
+        return job(self.project.studies[wildcards.study].gallery.model_dump(mode="json"), "plot")
+
+    def gallery_sets(self, wildcards: Any) -> list[str]:
+        """Annotations of all synthetic sets of a study."""
+        sets = self.project.studies[wildcards.study].sets
+        return [file for dataset, engine in sets for file in self._sets(dataset, [engine])]
+
+    def gallery_images(self, wildcards: Any) -> list[str]:
+        """Image stores of those sets."""
+        sets = self.project.studies[wildcards.study].sets
+        images = (file for dataset, engine in sets for file in self._images(dataset, [engine]))
+        return list(dict.fromkeys(images))

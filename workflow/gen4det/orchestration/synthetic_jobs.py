@@ -1,0 +1,207 @@
+"""What the rules ask about synthetic sets: the steps of engines, what filters look at, shards and sets."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from gen4det.engines.base import engine_module
+from gen4det.engines.steps import ON_REAL_IMAGES, Step
+from gen4det.filters.settings import AgreementSettings
+from gen4det.orchestration.job_text import job
+from gen4det.orchestration.project_jobs import ProjectJobs
+from gen4det.orchestration.studies import shared_folder
+from gen4det.orchestration.variants import Variant
+
+
+class SyntheticJobs(ProjectJobs):
+    """Answers about engines and their data."""
+
+    # --- synthetic data -------------------------------------------------------------------------------
+
+    def _variant(self, wildcards: Any) -> Variant:
+        return self.project.engines[wildcards.engine]
+
+    def _step_settings(self, variant: Variant, step: Step) -> dict:
+        return {
+            "engine": variant.settings.section(step),
+            "step": step.name,
+            "foundation": self.config.foundation.model_dump(mode="json", include=set(step.models)),
+            "run_seed": self.config.run_seed,
+        }
+
+    def _step(self, wildcards: Any, step: Step, stage: str, part: str, **more: Any) -> str:
+        """The parameter of a step: its settings, and the code of its module alone."""
+        variant = self._variant(wildcards)
+        settings = self._step_settings(variant, step)
+        module = engine_module(variant.settings.method, part)
+        return job(settings, stage, module, models=self.downloads.hashes(settings), **more)
+
+    def fit(self, wildcards: Any) -> str:
+        """Settings of a fit step."""
+        step = self._variant(wildcards).steps[wildcards.step]
+        return self._step(wildcards, step, "fit", step.module)
+
+    def plan(self, wildcards: Any) -> str:
+        """Settings of a manifest."""
+        return self._step(wildcards, self._variant(wildcards).steps.draw, "plan", "plan")
+
+    def generate(self, wildcards: Any) -> str:
+        """Settings of a shard; with the number of shards, since it decides which rows a shard holds."""
+        step = self._variant(wildcards).steps.draw
+        return self._step(wildcards, step, "generate", "draw", shards=self.config.shards)
+
+    def label(self, wildcards: Any) -> str:
+        """Settings of the labels of a shard."""
+        return self._step(wildcards, self._variant(wildcards).steps.label, "label", "label")
+
+    def models_of(self, kind: str) -> Callable:
+        """Descriptions of the downloaded models that a step of a kind starts from, for `input`."""
+
+        def descriptions(wildcards: Any) -> list[str]:
+            variant = self._variant(wildcards)
+            return self.downloads.needed(self._step_settings(variant, step_of(variant, kind, wildcards)))
+
+        return descriptions
+
+    def reads(self, kind: str) -> Callable:
+        """What a step of a kind reads of what others made, for `input`."""
+        return lambda wildcards: [file for _, file in self._reads(kind, wildcards)]
+
+    def read_names(self, kind: str) -> Callable:
+        """The same as NAME=PATH, for the option `--reads`."""
+        return lambda wildcards: [f"{name}={file}" for name, file in self._reads(kind, wildcards)]
+
+    def _reads(self, kind: str, wildcards: Any) -> Iterator[tuple[str, str]]:
+        """(name, file or folder) of fitted models, drawn shards and detections."""
+        variant, dataset = self._variant(wildcards), wildcards.dataset
+        step = step_of(variant, kind, wildcards)
+        shard = getattr(wildcards, "shard", None) if kind == "label" else None
+        for name in step.reads:
+            if variant.steps[name].kind == "fit":
+                yield name, f"{self.results}/engines/{dataset}/{variant.owner[name]}/{name}/model"
+            elif shard is None:
+                yield from ((name, file) for file in self._shards(dataset, variant.name, "json"))
+        for read in step.detections:
+            question = getattr(variant.settings, read.setting)
+            if question is None:
+                continue
+            folder = f"detections/{shared_folder(question.detector, self.config)}/seed{question.seed}"
+            if read.on == ON_REAL_IMAGES:
+                yield f"detections.{read.on}", f"{self.results}/data/{dataset}/{folder}/train.json"
+            else:
+                place = f"{self.results}/synthetic/{dataset}/{variant.owner[read.on]}/{folder}"
+                numbers = [shard] if shard else [f"{it:05d}" for it in range(self.config.shards)]
+                yield from ((f"detections.{read.on}", f"{place}/{number}.json") for number in numbers)
+
+    def drawn(self, suffix: str) -> Callable:
+        """A file of the shard that a label step labels: "json", its labels, or "zip", its images."""
+
+        def file(wildcards: Any) -> str:
+            images = self._variant(wildcards).images
+            folder = f"{self.results}/synthetic/{wildcards.dataset}/{images}/shards"
+            return f"{folder}/{wildcards.shard}.{suffix}"
+
+        return file
+
+    def manifest(self, wildcards: Any) -> str:
+        """The manifest that a variant's images were drawn from."""
+        images = self._variant(wildcards).images
+        return f"{self.results}/synthetic/{wildcards.dataset}/{images}/manifest.jsonl"
+
+    def filter(self, wildcards: Any) -> str:
+        """Settings of the choice of what is offered for training."""
+        chosen = self.project.engines[wildcards.engine].filter
+        return job({"filter": chosen.model_dump(mode="json")}, "filter")
+
+    def filter_page(self, wildcards: Any) -> str:
+        """Settings of the page that shows what the filter chose; its defaults."""
+        return job({}, "filter_page")
+
+    # --- what filters look at ---------------------------------------------------------------------------
+
+    def _rating_models(self) -> dict:
+        return self.config.foundation.model_dump(mode="json", include={"clip", "aesthetic"})
+
+    def _rating(self, stage: str) -> str:
+        models = self._rating_models()
+        return job({"foundation": models}, stage, models=self.downloads.hashes(models))
+
+    def rating_models(self, wildcards: Any) -> list[str]:
+        """Descriptions of the downloaded models that rate images."""
+        return self.downloads.needed(self._rating_models())
+
+    def rate(self, wildcards: Any) -> str:
+        """Settings of the aesthetic scores of a shard; thresholds are the filter's."""
+        return self._rating("rate")
+
+    def calibrate(self, wildcards: Any) -> str:
+        """Settings of the aesthetic scores of the real training images."""
+        return self._rating("calibrate")
+
+    def detect(self, wildcards: Any) -> str:
+        """Settings of detections in a shard or in the real images: as many as whoever asks for the most."""
+        images = getattr(wildcards, "engine", None)
+        asked = [
+            asked.max_per_image
+            for asked in self.project.asked()
+            if asked.images == images
+            and asked.training.dataset == wildcards.dataset
+            and asked.training.detector == wildcards.detector
+            and asked.seed == int(wildcards.seed)
+        ]
+        return job({"max_per_image": max(asked, default=AgreementSettings().max_per_image)}, "detect")
+
+    def ratings(self, wildcards: Any) -> list[str]:
+        """Aesthetic scores of all shards, where the filter looks at them."""
+        chosen = self.project.engines[wildcards.engine].filter.aesthetic
+        return self._measured(wildcards, "aesthetic") if chosen.enabled else []
+
+    def calibration(self, wildcards: Any) -> list[str]:
+        """Scores of the real training images, where the threshold is their mean."""
+        chosen = self.project.engines[wildcards.engine].filter.aesthetic
+        is_needed = chosen.enabled and chosen.threshold == "real-mean"
+        return [f"{self.results}/data/{wildcards.dataset}/aesthetic.json"] if is_needed else []
+
+    def detections(self, wildcards: Any) -> list[str]:
+        """Detections in all shards, where the filter asks a detector."""
+        chosen = self.project.engines[wildcards.engine].filter.agreement
+        folder = f"detections/{chosen.detector}/seed{chosen.seed}"
+        return self._measured(wildcards, folder) if chosen.enabled else []
+
+    def _measured(self, wildcards: Any, folder: str) -> list[str]:
+        """One file per shard; they lie with the variant that draws the images, for all that share them."""
+        images = self.project.engines[wildcards.engine].images
+        place = f"{self.results}/synthetic/{wildcards.dataset}/{images}/{folder}"
+        return [f"{place}/{shard:05d}.json" for shard in range(self.config.shards)]
+
+    # --- images -----------------------------------------------------------------------------------------
+
+    def labels(self, wildcards: Any) -> list[str]:
+        """Label files of all shards of an engine: those of its label step, else those it was drawn with."""
+        variant = self._variant(wildcards)
+        if variant.steps.label is None:
+            return self._shards(wildcards.dataset, wildcards.engine, "json")
+        owner = variant.owner[variant.steps.label.name]
+        folder = f"{self.results}/synthetic/{wildcards.dataset}/{owner}/labels"
+        return [f"{folder}/{shard:05d}.json" for shard in range(self.config.shards)]
+
+    def shard_images(self, wildcards: Any) -> list[str]:
+        """Image stores of all shards of an engine."""
+        return self._shards(wildcards.dataset, wildcards.engine, "zip")
+
+    def _shards(self, dataset: str, engine: str, suffix: str) -> list[str]:
+        """Files of the shards, which lie with the variant that draws them."""
+        folder = f"{self.results}/synthetic/{dataset}/{self.project.engines[engine].images}/shards"
+        return [f"{folder}/{shard:05d}.{suffix}" for shard in range(self.config.shards)]
+
+    def _sets(self, dataset: str, engines: Iterable[str]) -> list[str]:
+        return [f"{self.results}/synthetic/{dataset}/{engine}/annotations.json" for engine in engines]
+
+    def _images(self, dataset: str, engines: Iterable[str]) -> list[str]:
+        files = (file for engine in engines for file in self._shards(dataset, engine, "zip"))
+        return list(dict.fromkeys(files))
+
+
+def step_of(variant: Variant, kind: str, wildcards: Any) -> Step:
+    """The step of a kind; of several fits the one that the wildcards name."""
+    steps = variant.steps
+    return steps[wildcards.step] if kind == "fit" else {"draw": steps.draw, "label": steps.label}[kind]

@@ -1,0 +1,64 @@
+"""Do a fit step of an engine: learn a model from the data set or from what earlier steps made.
+
+Writes the folder <output>, in the layout of the model's library, and <output>.record.json.
+Progress is kept in the folder `work` beside <output>: run the same command again after an interruption. Exit
+status 143 after SIGTERM and 75 when --max-seconds is used up; both save first.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+from gen4det.core.provenance import RunRecord, code_hash
+from gen4det.data.datasets import load_dataset
+from gen4det.stages._cli import run, stage_parser
+from gen4det.stages._device import torch_device
+from gen4det.stages._engine import add_reads, hash_of, step_inputs, step_job
+from gen4det.training.stop import Deadline
+
+log = logging.getLogger("gen4det.fit")
+
+
+def main() -> None:
+    """Entry point."""
+    parser = stage_parser(__doc__)
+    parser.add_argument("--dataset", required=True, metavar="FILE", help="dataset.json")
+    add_reads(parser)
+    parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="the fitted model")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that load images")
+    parser.add_argument("--max-seconds", type=float, metavar="S", help="save and stop before this time is up")
+    args = parser.parse_args()
+    job = step_job(args, "fit")
+    dataset = load_dataset(args.dataset)
+    inputs = step_inputs(args, job, dataset)
+    device = torch_device(args.device)
+    code = ("gen4det.stages.fit", job.module)
+    fingerprint = {
+        **args.settings,  # the workflow adds hashes of model files
+        "settings": job.resolved(),
+        "code": code_hash(*code),
+        "dataset": dataset.train.hash,
+        "inputs": hash_of(inputs),
+        "device": device,
+    }
+    record = RunRecord(
+        args.output,
+        settings=job.resolved(),
+        code=code,
+        seeds={"run_seed": job.run_seed},
+        inputs=(args.dataset, dataset.train.annotations_path),
+    )
+    with Deadline(args.max_seconds) as deadline, record:
+        worker = job.worker(inputs, device=device, workers=args.workers)
+        facts = worker.fit(args.output.parent / "work", fingerprint, args.output, deadline)
+        if deadline.stopped and not args.output.exists():
+            log.warning("stopped, progress is saved; run the same command again")
+            sys.exit(deadline.exit_status)
+        if not args.output.is_dir():
+            raise RuntimeError(f"{job.module}: fit wrote no folder {args.output}")
+        record.add(device=device, step=job.step.name, read=hash_of(inputs), **facts)
+
+
+if __name__ == "__main__":
+    run(main)
