@@ -11,7 +11,7 @@ from gen4det.core.provenance import RunRecord, write_json
 from gen4det.data.datasets import load_dataset
 from gen4det.stages._aesthetic import RatingSettings, load_rater
 from gen4det.stages._cli import run, stage_parser, stage_settings
-from gen4det.stages._device import torch_device
+from gen4det.stages._device import add_device_arguments, torch_device
 
 log = logging.getLogger("gen4det.calibrate")
 
@@ -21,9 +21,7 @@ def main() -> None:
     parser = stage_parser(__doc__)
     parser.add_argument("--dataset", required=True, metavar="FILE", help="dataset.json")
     parser.add_argument("--output", required=True, metavar="FILE", help="aesthetic.json")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images at once")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="threads that read images")
+    add_device_arguments(parser, workers="threads that read images", batch_size=64)
     args = parser.parse_args()
     settings = stage_settings(args, RatingSettings)
     dataset = load_dataset(args.dataset)

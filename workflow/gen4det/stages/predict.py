@@ -14,7 +14,7 @@ from gen4det.evaluation.categories import match_categories
 from gen4det.evaluation.prediction_settings import MAX_DETECTIONS, PredictionSettings
 from gen4det.evaluation.predictions import Predictions, images_identity, write_predictions
 from gen4det.stages._cli import run, stage_parser, stage_settings
-from gen4det.stages._device import torch_device
+from gen4det.stages._device import add_device_arguments, torch_device
 
 log = logging.getLogger("gen4det.predict")
 
@@ -33,9 +33,7 @@ def main() -> None:
     parser.add_argument("--dataset", required=True, metavar="FILE", help="dataset.json of the images")
     parser.add_argument("--weights", required=True, metavar="FILE", help="what `train` wrote")
     parser.add_argument("--output", required=True, metavar="FILE", help="predictions.npz")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at once")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that load images")
+    add_device_arguments(parser, workers="processes that load images", batch_size=16)
     args = parser.parse_args()
     settings = stage_settings(args, PredictStageSettings)
     with RunRecord(

@@ -12,7 +12,7 @@ from gen4det.data.images import ImageStore
 from gen4det.data.shards import load_shard, shard_identity
 from gen4det.stages._aesthetic import RatingSettings, load_rater
 from gen4det.stages._cli import run, stage_parser, stage_settings
-from gen4det.stages._device import torch_device
+from gen4det.stages._device import add_device_arguments, torch_device
 
 log = logging.getLogger("gen4det.rate")
 
@@ -22,9 +22,7 @@ def main() -> None:
     parser = stage_parser(__doc__)
     parser.add_argument("--shard", required=True, metavar="FILE", help="<k>.json, its images beside it")
     parser.add_argument("--output", required=True, metavar="FILE", help="scores, as JSON")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images at once")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="threads that read images")
+    add_device_arguments(parser, workers="threads that read images", batch_size=64)
     args = parser.parse_args()
     settings = stage_settings(args, RatingSettings)
     shard = load_shard(args.shard)

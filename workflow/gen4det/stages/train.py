@@ -14,7 +14,7 @@ from gen4det.core.provenance import RunRecord, code_hash, file_hash
 from gen4det.data.datasets import load_dataset
 from gen4det.detection.settings import TrainSettings
 from gen4det.stages._cli import run, stage_parser, stage_settings
-from gen4det.stages._device import torch_device
+from gen4det.stages._device import add_device_arguments, torch_device
 from gen4det.training.stop import Deadline
 
 log = logging.getLogger("gen4det.train")
@@ -33,8 +33,7 @@ def main() -> None:
         help="annotations of synthetic sets",
     )
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="weights.safetensors")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that load images")
+    add_device_arguments(parser, workers="processes that load images")
     parser.add_argument("--max-seconds", type=float, metavar="S", help="save and stop before this time is up")
     args = parser.parse_args()
 
