@@ -26,7 +26,7 @@ from PIL import Image
 from timing import timed
 from transformers import CLIPTokenizer
 
-from gen4det.diffusion.grounded_inpainting import relative_corners
+from gen4det.diffusion.latent_boxes import relative_corners
 from gen4det.diffusion.schedulers import make_scheduler
 from gen4det.diffusion.settings import DenoisingSettings, ModelSource
 from gen4det.diffusion.text import TextStates

@@ -15,6 +15,7 @@ from public_data import voc_archive
 from test_filter_stage import write_shards, write_toy_dataset
 
 from environments import ROOT, hidden, stages, write_guard
+from gen4det.engines.base import known_methods
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,22 @@ def test_render_and_subset(guard, tmp_path):
         guard, "subset", {"source": "subset", "of": "whole", "share": 0.5},
         "--whole", tmp_path / "whole/dataset.json", "--output", tmp_path / "half/dataset.json",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("method", known_methods())
+def test_plan(guard, tmp_path, method):
+    """No torch is there: of transformers the tokenizers are enough."""
+    dataset = write_toy_dataset(tmp_path, "lvis")
+    models = {
+        key: {"path": str(ROOT / "resources/miniature" / folder)}
+        for key, folder in (("diffusion", "stable-diffusion"), ("inpainting", "gligen-inpainting"))
+    }
+    settings = {"engine": {"method": method}, "foundation": models}
+    output = tmp_path / "manifest.jsonl"
+    run(guard, "plan", settings, "--dataset", dataset, "--output", output)
+    assert output.read_text().count("\n") > 1
+    packages = json.loads(Path(f"{output}.record.json").read_text())["packages"]
+    assert "transformers" in packages and "torch" not in packages
 
 
 def test_photographs(guard, tmp_path):

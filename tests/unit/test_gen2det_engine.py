@@ -12,7 +12,7 @@ from gen4det.core.errors import InputError
 from gen4det.core.yaml_files import merge
 from gen4det.data.datasets import load_dataset
 from gen4det.data.images import ImageStore
-from gen4det.diffusion.grounded_inpainting import latent_mask
+from gen4det.diffusion.latent_boxes import latent_mask
 from gen4det.diffusion.settings import FoundationSettings
 from gen4det.engines.base import engine_settings
 from gen4det.engines.gen2det.compositing import paint_weights, resized

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gen4det.core.errors import InputError
 from gen4det.data.manifests import check_rows
-from gen4det.diffusion.grounded_inpainting import latent_mask
+from gen4det.diffusion.latent_boxes import latent_mask
 from gen4det.engines.gen2det.compositing import paint_weights, paste, resized
 from gen4det.engines.gen2det.plan import choose_references, plan_manifest, plan_objects, used_categories
 from gen4det.engines.gen2det.prompts import prompt_of, warn_of_unknown_names

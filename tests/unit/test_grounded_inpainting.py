@@ -18,15 +18,15 @@ from gen4det.diffusion.grounded_inpainting import (
     MAX_BOXES,
     grounding,
     inpaint,
-    latent_mask,
-    painted_share,
     relative_corners,
 )
+from gen4det.diffusion.latent_boxes import latent_mask, painted_share
 from gen4det.diffusion.latents import decode, encode
 from gen4det.diffusion.noise import draw_noise, image_generator
-from gen4det.diffusion.pipelines import check_grounded, load_grounded_inpainting, load_text_to_image
+from gen4det.diffusion.pipelines import load_grounded_inpainting, load_text_to_image
 from gen4det.diffusion.schedulers import SAMPLERS, make_scheduler
 from gen4det.diffusion.settings import ModelSource
+from gen4det.diffusion.sources import check_grounded
 from gen4det.diffusion.text import TextStates
 from tiny_models import tiny_grounded_pipeline
 

@@ -55,7 +55,7 @@ def test_detectors_and_diffusion_still_load_in_one_process():
 
 
 def test_a_generation_loads_no_detector():
-    engines = [engine_module(method, "engine") for method in known_methods()]
+    engines = [engine_module(method, "draw") for method in known_methods()]
     there = loaded("gen4det.stages.generate", *engines)
     assert "diffusers" in there and not there & {"mmdet", "mmcv", "mmengine"}
 

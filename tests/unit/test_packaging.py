@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from gen4det.core.provenance import import_closure
+from gen4det.core.provenance import PACKAGE_ROOT, import_closure
 from gen4det.engines.base import engine_module, known_methods, settings_class
 from gen4det.orchestration.locks import canonical, environment_packages, project_packages, read_lock, resolve
-from gen4det.orchestration.why import source
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -103,10 +102,11 @@ def imported(*modules: str) -> set[str]:
     packages, seen, queue = set(), set(), list(modules)
     while queue:
         module = queue.pop()
-        if module in seen or not source(module).is_file():  # a name of a module, not a module
+        source = PACKAGE_ROOT.joinpath(*module.split(".")).with_suffix(".py")
+        if module in seen or not source.is_file():  # a name of a module, not a module
             continue
         seen.add(module)
-        for node in ast.parse(source(module).read_bytes()).body:
+        for node in ast.parse(source.read_bytes()).body:
             names = []
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]

@@ -8,9 +8,10 @@ import torch
 from diffusers import LMSDiscreteScheduler, PNDMScheduler
 
 from gen4det.core.errors import InputError
-from gen4det.diffusion.pipelines import latent_cell, load_text_to_image, load_tokenizer, set_precision
+from gen4det.diffusion.pipelines import load_text_to_image, set_precision
 from gen4det.diffusion.schedulers import SAMPLERS, make_scheduler
 from gen4det.diffusion.settings import DenoisingSettings, ModelSource
+from gen4det.diffusion.sources import latent_cell, load_tokenizer
 from gen4det.diffusion.text import TextStates
 from tiny_models import tiny_pipeline
 

@@ -17,7 +17,7 @@ rule plan:
     benchmark:
         "<benchmarks>/plan/{dataset}/{engine}.tsv"
     conda:
-        "../../envs/compute.yaml"
+        "../../envs/analyse.yaml"
     threads: jobs.needs("plan").threads
     resources:
         mem_mb=jobs.memory("plan"),

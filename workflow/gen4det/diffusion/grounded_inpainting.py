@@ -15,7 +15,7 @@ import torch
 from diffusers import SchedulerMixin, UNet2DConditionModel
 
 from gen4det.diffusion.guidance import Grounding, guided_noise
-from gen4det.diffusion.latent_boxes import Box, latent_mask, painted_share, relative_corners  # noqa: F401
+from gen4det.diffusion.latent_boxes import Box, relative_corners
 from gen4det.diffusion.noise import draw_noise
 from gen4det.diffusion.schedulers import step_options
 

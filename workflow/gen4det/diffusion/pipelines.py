@@ -11,13 +11,7 @@ from transformers.utils import logging as transformers_logging
 from gen4det.core.errors import InputError
 from gen4det.core.precision import set_float32_arithmetic
 from gen4det.diffusion.settings import DenoisingSettings, ModelSource
-from gen4det.diffusion.sources import (
-    check_grounded,
-    latent_cell,  # noqa: F401  (for those that load the pipeline anyway)
-    load_tokenizer,  # noqa: F401
-    locate,
-    reading,
-)
+from gen4det.diffusion.sources import check_grounded, locate, reading
 
 PRECISIONS = {
     "float32": torch.float32,

@@ -3,7 +3,7 @@
 import torch
 from diffusers import StableDiffusionPipeline
 
-from gen4det.diffusion.words import context_length, spoken_name  # noqa: F401  (for those that encode anyway)
+from gen4det.diffusion.words import context_length
 
 
 class TextStates:

@@ -19,7 +19,7 @@ from gen4det.data.images import ImageStore
 from gen4det.data.shards import image_folder, load_shard, shard_identity
 from gen4det.filters.agreement import compact
 from gen4det.stages._cli import run, stage_parser, stage_settings
-from gen4det.stages._device import torch_device
+from gen4det.stages._device import add_device_arguments, torch_device
 
 log = logging.getLogger("gen4det.detect")
 
@@ -43,9 +43,7 @@ def main() -> None:
         help="<k>.json of a shard, its images beside it; or dataset.json again: the training images",
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="detections, as JSON")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at once")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that load images")
+    add_device_arguments(parser, workers="processes that load images", batch_size=16)
     args = parser.parse_args()
     settings = stage_settings(args, DetectStageSettings)
     dataset = load_dataset(args.dataset)

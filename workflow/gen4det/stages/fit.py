@@ -12,7 +12,7 @@ from pathlib import Path
 from gen4det.core.provenance import RunRecord, code_hash
 from gen4det.data.datasets import load_dataset
 from gen4det.stages._cli import run, stage_parser
-from gen4det.stages._device import torch_device
+from gen4det.stages._device import add_device_arguments, torch_device
 from gen4det.stages._engine import add_reads, hash_of, step_inputs, step_job
 from gen4det.training.stop import Deadline
 
@@ -25,8 +25,7 @@ def main() -> None:
     parser.add_argument("--dataset", required=True, metavar="FILE", help="dataset.json")
     add_reads(parser)
     parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="the fitted model")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that load images")
+    add_device_arguments(parser, workers="processes that load images")
     parser.add_argument("--max-seconds", type=float, metavar="S", help="save and stop before this time is up")
     args = parser.parse_args()
     job = step_job(args, "fit")

@@ -19,7 +19,7 @@ from gen4det.data.manifests import batches_of_shard, read_manifest
 from gen4det.engines.base import Drawer
 from gen4det.engines.shard_writer import ShardInProgress
 from gen4det.stages._cli import run, stage_parser
-from gen4det.stages._device import torch_device
+from gen4det.stages._device import add_device_arguments, torch_device
 from gen4det.stages._engine import add_reads, hash_of, step_inputs, step_job
 from gen4det.training.stop import Deadline
 
@@ -35,8 +35,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=1, metavar="N", help="how many shards there are")
     parser.add_argument("--output", required=True, metavar="PREFIX", help="shard without .zip and .json")
     add_reads(parser)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes for CPU work beside")
+    add_device_arguments(parser, workers="processes for CPU work beside")
     parser.add_argument("--max-seconds", type=float, metavar="S", help="save and stop before this time is up")
     parser.add_argument("--keep-batches", action="store_true", help="do not remove <output>.work at the end")
     args = parser.parse_args()

@@ -21,7 +21,7 @@ from gen4det.data.shards import image_folder, load_shard, read_array, shard_iden
 from gen4det.engines.base import Drawn, Labels
 from gen4det.engines.shard_writer import FIRST_IMAGE_ID, label_records
 from gen4det.stages._cli import run, stage_parser
-from gen4det.stages._device import torch_device
+from gen4det.stages._device import add_device_arguments, torch_device
 from gen4det.stages._engine import add_reads, hash_of, step_inputs, step_job
 
 log = logging.getLogger("gen4det.label")
@@ -37,8 +37,7 @@ def main() -> None:
     )
     add_reads(parser)
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="labels, as JSON")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that load images")
+    add_device_arguments(parser, workers="processes that load images")
     args = parser.parse_args()
     job = step_job(args, "label")
     dataset = load_dataset(args.dataset)

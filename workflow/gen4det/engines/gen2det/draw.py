@@ -8,7 +8,8 @@ import torch
 
 from gen4det.core.errors import InputError
 from gen4det.data.images import ImageStore
-from gen4det.diffusion.grounded_inpainting import grounding, inpaint, latent_mask
+from gen4det.diffusion.grounded_inpainting import grounding, inpaint
+from gen4det.diffusion.latent_boxes import latent_mask
 from gen4det.diffusion.latents import decode, encode
 from gen4det.diffusion.noise import draw_noise, image_generator
 from gen4det.diffusion.pipelines import load_grounded_inpainting, set_precision
