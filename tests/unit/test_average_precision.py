@@ -280,7 +280,7 @@ def test_no_detections_is_zero_where_there_is_truth_and_null_elsewhere(protocol)
     measured = average_precision(truth, [], protocol=protocol)
     for kind in KINDS:
         assert measured[kind] == {name: None for name in METRICS} | dict.fromkeys(
-            ("AP", "AP50", "AP75", "APs", "APr", "APnovel", "AP50novel"), 0.0
+            ("AP", "AP50", "AP75", "APs", "APr", "APnovel", "APbasenovel", "AP50novel", "AP50basenovel"), 0.0
         )
     assert [entry["mask_AP"] for entry in measured["per_category"]] == [0.0, None]
     assert [entry["instances_val"] for entry in measured["per_category"]] == [1, 0]

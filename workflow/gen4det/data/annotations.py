@@ -73,6 +73,11 @@ def frequency_groups(data: dict) -> dict[int, str]:
     groups = {category["id"]: category.get("frequency") for category in data["categories"]}
     if all(group in ("r", "c", "f") for group in groups.values()):
         return groups
+    return counted_groups(data)
+
+
+def counted_groups(data: dict) -> dict[int, str]:
+    """{category id: "r" | "c" | "f"} from the image counts of this very file, a training split."""
     return {category: _group(images) for category, (images, _) in category_counts(data).items()}
 
 

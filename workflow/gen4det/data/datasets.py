@@ -32,6 +32,9 @@ class DatasetDescriptor(Settings):
     format: Format
     train: SplitDescriptor
     val: SplitDescriptor
+    categories: list[dict] | None = None
+    """What the training split holds of each category ("id", "name", "image_count", "instance_count", of LVIS
+    "frequency"), where the validation file tells of another training split."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ class Dataset:
     val: Split
     path: Path
     """The descriptor."""
+    categories: list[dict] | None = None
+    """See `DatasetDescriptor`."""
 
 
 def load_dataset(path: str | Path) -> Dataset:
@@ -87,7 +92,7 @@ def load_dataset(path: str | Path) -> Dataset:
             if not file.exists():
                 raise InputError(f"{path}: {name}: no such file or folder: {file}")
         splits[name] = Split(annotations, images, split.images_sha256)
-    return Dataset(descriptor.name, descriptor.format, path=path, **splits)
+    return Dataset(descriptor.name, descriptor.format, path=path, categories=descriptor.categories, **splits)
 
 
 def write_dataset(path: str | Path, descriptor: DatasetDescriptor) -> None:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from gen4det.core.provenance import seed_for
-from gen4det.data.annotations import category_counts, write_annotations
+from gen4det.data.annotations import category_counts, counted_groups, write_annotations
 from gen4det.data.datasets import DatasetDescriptor, Split, SplitDescriptor, load_dataset, write_dataset
 from gen4det.data.source_settings import SubsetDataset
 
@@ -37,12 +37,18 @@ def write_subset(
     train = _descriptor(dataset.train, output.parent) | {"annotations": "train.json"}
     val = _descriptor(dataset.val, output.parent)
     splits = {"train": SplitDescriptor(**train), "val": SplitDescriptor(**val)}
-    write_dataset(output, DatasetDescriptor(name=name, format=dataset.format, **splits))
+    known = ("id", "name", "image_count", "instance_count", "frequency")
+    categories = [{key: it[key] for key in known if key in it} for it in training["categories"]]
+    write_dataset(
+        output, DatasetDescriptor(name=name, format=dataset.format, categories=categories, **splits)
+    )
     return len(training["images"]), len(everything["images"])
 
 
 def restrict(annotations: dict, share: float, seed: int) -> dict:
     """A share of the images, in their order, with their annotations and all categories.
+
+    Counts of categories, and LVIS's groups, which are counted in training images, are those of the subset.
 
     Images are ranked by a hash of (seed, image id), so that a smaller share is part of every larger one, and
     no image's rank depends on the others.
@@ -53,13 +59,17 @@ def restrict(annotations: dict, share: float, seed: int) -> dict:
         "images": [image for image in annotations["images"] if image["id"] in chosen],
         "annotations": [label for label in annotations["annotations"] if label["image_id"] in chosen],
     }
-    counts = category_counts(restricted)
-    restricted["categories"] = [
-        category
-        | dict(zip(("image_count", "instance_count"), counts.get(category["id"], (0, 0)), strict=True))
-        for category in annotations["categories"]
-    ]
+    counts, groups = category_counts(restricted), counted_groups(restricted)
+    restricted["categories"] = [_counted(category, counts, groups) for category in annotations["categories"]]
     return restricted
+
+
+def _counted(category: dict, counts: dict[int, tuple[int, int]], groups: dict[int, str]) -> dict:
+    images, instances = counts.get(category["id"], (0, 0))
+    own = {"image_count": images, "instance_count": instances}
+    if "frequency" in category:
+        own["frequency"] = groups.get(category["id"], "r")
+    return category | own
 
 
 def _descriptor(split: Split, folder: Path) -> dict:

@@ -90,8 +90,17 @@ def average_precision(
 def _summary(table: np.ndarray, categories: list[dict]) -> dict[str, float | None]:
     """Means over a (10 IoU thresholds, categories, 4 area classes) table of precisions, NaN = undefined."""
 
-    def mean(threshold: float | None = None, area: str = "all", **wanted: str) -> float | None:
-        columns = [k for k, category in enumerate(categories) if wanted.items() <= category.items()]
+    def mean(
+        threshold: float | None = None, area: str = "all", **wanted: str | tuple[str, ...]
+    ) -> float | None:
+        columns = [
+            k
+            for k, category in enumerate(categories)
+            if all(
+                category.get(key) in (value if isinstance(value, tuple) else (value,))
+                for key, value in wanted.items()
+            )
+        ]
         rows = slice(None) if threshold is None else round((threshold - 0.5) / 0.05)
         return _mean(table[rows][..., columns, AREAS.index(area)])
 
@@ -107,8 +116,10 @@ def _summary(table: np.ndarray, categories: list[dict]) -> dict[str, float | Non
         "APf": mean(frequency="f"),
         "APbase": mean(split="base"),
         "APnovel": mean(split="novel"),
+        "APbasenovel": mean(split=("base", "novel")),
         "AP50base": mean(0.50, split="base"),
         "AP50novel": mean(0.50, split="novel"),
+        "AP50basenovel": mean(0.50, split=("base", "novel")),
     }
     return {name: values[name] for name in METRICS}
 

@@ -11,9 +11,19 @@ Kind = Literal["box", "mask"]
 
 METRICS = (
     "AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf",
-    "APbase", "APnovel", "AP50base", "AP50novel",
+    "APbase", "APnovel", "APbasenovel", "AP50base", "AP50novel", "AP50basenovel",
 )  # fmt: skip
-"""Names of the values of one kind (box or mask) in metrics.json; "mask_APr" addresses one of them."""
+"""Names of the values of one kind (box or mask) in metrics.json; "mask_APr" addresses one of them.
+
+AP is the mean over IoU 0.50:0.05:0.95; AP50 and AP75 are at one IoU; APs, APm, APl over small, medium and
+large objects; APr, APc, APf over LVIS's rare, common and frequent categories; base and novel over those
+categories, basenovel over both together, "all" in papers on open vocabulary. docs/metrics.md has all metrics.
+"""
+
+
+def needs_split(metric: str) -> bool:
+    """Whether a metric is a mean over base or novel categories."""
+    return metric.endswith(("base", "novel"))
 
 
 class MeasureSettings(Settings):
@@ -25,6 +35,10 @@ class MeasureSettings(Settings):
     area_limits: tuple[float, float] = (32.0**2, 96.0**2)
     """Areas in square pixels that divide small from medium and medium from large objects (COCO's and LVIS's
     32^2 and 96^2). In images of 128 px few objects are large; the limits stay standard unless set."""
+    splits: dict[str, str] = {}
+    """By data set a file that says which categories are base and which novel, e.g. {coco:
+    resources/splits/coco_ovd.yaml}; subsets have that of the whole. Other data sets say it in `split` of
+    their categories, or have none."""
 
     @field_validator("area_limits")
     @classmethod

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from gen4det.core.errors import InputError
 from gen4det.core.json_files import read_json
+from gen4det.evaluation.settings import needs_split
 from gen4det.evaluation.study_settings import StudySettings
 
 Metrics = dict[str, dict[int, dict]]
@@ -100,9 +101,20 @@ def read_metrics(arguments: list[str], settings: StudySettings) -> tuple[Metrics
         if len(alike) > 1:
             first = next(iter(alike.values()))
             raise InputError(f"{path}: measured on other validation data, or otherwise, than {first}")
+        _require_splits(values, settings, path)
         metrics[arm][seed] = values
         paths.append(path)
     return metrics, paths
+
+
+def _require_splits(values: dict, settings: StudySettings, path: Path) -> None:
+    """A mean over base or novel categories of data that have neither would be an empty column."""
+    asked = [metric for metric in settings.metrics if needs_split(metric)]
+    categories = values.get("per_category", [])
+    if asked and categories and not any(category["split"] for category in categories):
+        raise InputError(
+            f"{path}: {asked[0]}: no category is base or novel; name a file of them in evaluation.splits"
+        )
 
 
 def _parse_argument(argument: str) -> tuple[str, int, Path]:

@@ -5,6 +5,7 @@ from typing import Any
 from gen4det.core.settings import Settings
 from gen4det.evaluation.prediction_settings import PredictionSettings
 from gen4det.evaluation.settings import MeasureSettings
+from gen4det.orchestration.category_splits import category_split
 from gen4det.orchestration.hashes import config_files, sampled_hash
 from gen4det.orchestration.job_text import job
 from gen4det.orchestration.synthetic_jobs import SyntheticJobs
@@ -57,7 +58,11 @@ class DetectorJobs(SyntheticJobs):
 
     def measure(self, wildcards: Any) -> str:
         """Settings of the measurement of predictions."""
-        return job({"evaluation": self._evaluation(MeasureSettings)}, "measure")
+        settings = self._evaluation(MeasureSettings)
+        split = category_split(wildcards.on, self.config)
+        settings["splits"] = {wildcards.on: split} if split else {}
+        files = {"files": {split: sampled_hash(self.project.root / split)}} if split else {}
+        return job({"evaluation": settings}, "measure", **files)
 
     def _evaluation(self, part: type[Settings]) -> dict:
         return self.config.evaluation.model_dump(mode="json", include=set(part.model_fields))

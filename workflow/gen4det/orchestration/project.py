@@ -16,6 +16,7 @@ from typing import Any
 from gen4det.core.errors import InputError
 from gen4det.core.settings import parse_settings, suggest
 from gen4det.engines.steps import ON_REAL_IMAGES
+from gen4det.orchestration.category_splits import check_splits
 from gen4det.orchestration.downloads import Downloads
 from gen4det.orchestration.hashes import model_paths
 from gen4det.orchestration.scale import Config
@@ -98,6 +99,7 @@ def load_project(values: dict, *, source: str, root: str | Path) -> Project:
     variants = read_variants(root / "config" / "engines")
     studies = {name: load_study(name, config, variants, source=source, root=root) for name in config.studies}
     check_arms(studies)
+    check_splits(config, studies, source=source, root=root)
     used = [engine for study in studies.values() for engine in study.engines]
     engines = load_engines(used, config.engines, variants, source=source)
     _check_references(engines, config, variants, source=source)

@@ -13,6 +13,7 @@ from gen4det.core.settings import Settings
 from gen4det.data.annotations import category_counts, frequency_groups
 from gen4det.data.datasets import Dataset, load_dataset
 from gen4det.evaluation.average_precision import average_precision
+from gen4det.evaluation.category_splits import with_splits
 from gen4det.evaluation.predictions import Predictions, images_identity, read_predictions
 from gen4det.evaluation.settings import MeasureSettings
 from gen4det.stages._cli import run, stage_parser, stage_settings
@@ -56,8 +57,10 @@ def measure(args: argparse.Namespace, dataset: Dataset, settings: MeasureSetting
     """
     truth = dataset.val.load()
     predictions = read_predictions(args.predictions)
-    truth, left_out = _what_was_predicted(truth, predictions, args)
     truth["categories"] = _with_training_counts(truth["categories"], dataset)
+    if split := settings.splits.get(dataset.name):
+        truth["categories"] = with_splits(truth["categories"], split)
+    truth, left_out = _what_was_predicted(truth, predictions, args)
     measured = average_precision(truth, predictions.detections, protocol=dataset.format, settings=settings)
     images_train = {category["id"]: category["image_count"] for category in truth["categories"]}
     for entry in measured["per_category"]:
@@ -97,8 +100,12 @@ def _what_was_predicted(
 def _with_training_counts(categories: list[dict], dataset: Dataset) -> list[dict]:
     """Categories with "image_count" and, for LVIS, "frequency", which describe the training split.
 
-    LVIS's validation file says both; reading its training file, some gigabytes in memory, is then spared.
+    LVIS's validation file says both; reading its training file, some gigabytes in memory, is then spared. A
+    subset has the validation file of the whole, and says in its descriptor what its own training images hold.
     """
+    if dataset.categories is not None:
+        own = {category["id"]: category for category in dataset.categories}
+        return [category | own[category["id"]] for category in categories]
     needed = {"image_count", "frequency"} if dataset.format == "lvis" else {"image_count"}
     if all(needed <= category.keys() for category in categories):
         return categories

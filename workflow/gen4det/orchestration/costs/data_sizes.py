@@ -36,7 +36,7 @@ class DataSizes:
         return public_sizes(self.project.root).get(data.dataset)
 
     def _subset(self, data) -> DataSize | None:
-        """Categories keep their groups of the whole set, though few images make many of them rarer."""
+        """Counted as if categories kept their groups of the whole set; few images make many of them rarer."""
         whole = self(data.of)
         if whole is None:
             return None
