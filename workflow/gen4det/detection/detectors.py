@@ -4,6 +4,7 @@ Importing this module makes mmdet usable, with or without mmcv's compiled operat
 """
 
 import contextlib
+import importlib
 import io
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from gen4det.core.errors import InputError
+from gen4det.data.model_settings import ModelSource
 from gen4det.detection import mmcv_ext
 
 
@@ -43,6 +45,7 @@ from mmdet.registry import MODELS, TRANSFORMS  # noqa: E402
 
 MMLogger.get_instance("gen4det", log_level="WARNING")  # else every initialised parameter is a line
 
+_MODULES = {"FrozenDiffusion": "gen4det.detection.backbones"}  # parts of our own that few detectors have
 REQUIRED_KEYS = ("model", "train_pipeline", "test_pipeline", "batch_size", "max_iters", "optim_wrapper")
 _SCHEDULE_KEYS = ("begin", "end", "T_max", "milestones", "total_iters")
 
@@ -139,7 +142,33 @@ def _stretch(config: Config, factor: float) -> None:
 def build_model(model: dict) -> nn.Module:
     """A detector of mmdet, on the CPU, with its initial weights not yet drawn."""
     init_default_scope("mmdet")
+    for part in _dictionaries(model):
+        if part.get("type") in _MODULES:
+            importlib.import_module(_MODULES[part["type"]])
     return MODELS.build(Config(model))
+
+
+def fit_diffusion(model: dict, source: ModelSource | None, *, config: str) -> str | None:
+    """Fit a detector to the diffusion model that is its backbone, where it has one.
+
+    Args:
+        model: of the config; where the diffusion model lies, and its widths, are filled in.
+        source: the diffusion model.
+        config: name of the config file, for errors.
+
+    Returns:
+        Hash of the diffusion model's weights; None for every other detector.
+
+    Raises:
+        InputError: a model is named and the backbone is none, or the other way round; the model is unusable.
+    """
+    kind = (model.get("backbone") or {}).get("type")
+    if (kind in _MODULES) != (source is not None):
+        problem = "`diffusion` has no meaning for it" if source else "name its model in `diffusion`"
+        raise InputError(f"{config}: backbone {kind}: {problem}")
+    if source is None:
+        return None
+    return importlib.import_module(_MODULES[kind]).fit_backbone(model, source).fingerprint
 
 
 def build_pipeline(transforms: list[dict]) -> Callable[[dict], dict | None]:
@@ -160,6 +189,8 @@ def build_pipeline(transforms: list[dict]) -> Callable[[dict], dict | None]:
 def limit_detections(model: dict, max_per_image: int) -> dict:
     """A copy of a model's config that returns at most this many detections per image."""
     model = Config(model).to_dict()
+    if "num_queries" in model:  # each query answers once for each class, and no more can be chosen
+        max_per_image = min(max_per_image, model["num_queries"] * model["bbox_head"]["num_classes"])
     test = model.get("test_cfg") or {}
     final = test.get("rcnn", test)  # of two stages the second one answers
     for stage in final if isinstance(final, list) else [final]:

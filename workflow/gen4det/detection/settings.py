@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from gen4det.core.settings import Settings
+from gen4det.data.model_settings import ModelSource
 
 
 class Completeness(Settings):
@@ -45,6 +46,8 @@ class DetectorSettings(Settings):
     backbone_weights: str | None = None
     """File of pretrained weights the backbone starts from (.safetensors, or .pth of plain tensors), with the
     parameter names of torchvision's and mmdet's ResNet. null: random weights."""
+    diffusion: ModelSource | None = None
+    """The text-to-image model that a FrozenDiffusion backbone is made of, which is never trained itself."""
     repeat_threshold: float = Field(0.001, ge=0, le=1)
     """t of LVIS's repeat factors: an image is seen max over its categories of max(1, sqrt(t / f)) times as
     often, f the share of training images that show the category. 0.001 is LVIS's; 0 repeats nothing."""
@@ -74,12 +77,19 @@ class DetectorSettings(Settings):
     keep_empty: bool = False
     """Whether images without objects are trained on."""
 
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Modules of the library that only some detectors load, by name."""
+        return ("gen4det.detection.backbones",) if self.diffusion else ()
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         given = [self.labels.real, self.labels.synthetic]
         ignores = self.ignore_background or any(
             source and (source.background == "ignore" or source.categories != "all") for source in given
         )
+        if self.diffusion is not None and self.backbone_weights is not None:
+            raise ValueError("backbone_weights: has no meaning with a frozen diffusion model as backbone")
         for name in ("fill_with_positives", "normalise_by"):
             if getattr(self, name) != type(self).model_fields[name].default and not ignores:
                 raise ValueError(f"{name}: has a meaning with ignore_background alone")

@@ -24,7 +24,7 @@ from gen4det.data.shards import load_synthetic
 from gen4det.detection import mmcv_ext
 from gen4det.detection.completeness import make_aware, require_aware
 from gen4det.detection.datasets import DetectionDataset, Source, seed_everything
-from gen4det.detection.detectors import build_model, load_backbone, load_config
+from gen4det.detection.detectors import build_model, fit_diffusion, load_backbone, load_config
 from gen4det.detection.loading import ignore_signals
 from gen4det.detection.loop import TrainingLoop, make_runner
 from gen4det.detection.samplers import BatchSampler, Pool, repeat_factors
@@ -90,6 +90,8 @@ def train(
         raise InputError(
             f"{detector.config}: batch_size {config.batch_size} does not divide into {world_size} parts"
         )
+    if frozen := fit_diffusion(config.model, detector.diffusion, config=detector.config):
+        fingerprint = fingerprint | {"diffusion model": frozen}
     masks = any(transform.get("with_mask") for transform in config.train_pipeline)
     data = DetectionDataset(
         sources,

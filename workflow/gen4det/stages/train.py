@@ -45,7 +45,7 @@ def main() -> None:
     for path in inputs:
         if not Path(path).is_file():
             raise InputError(f"{path}: no such file")
-    code = (__spec__.name,)
+    code = (__spec__.name, *settings.detector.modules)
     fingerprint = {
         "settings": settings.model_dump(mode="json"),
         "code": code_hash(*code),
