@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from gen4det.core.errors import InputError
+from gen4det.core.provenance import import_closure
 from gen4det.core.yaml_files import read_yaml
 from gen4det.data.download_settings import DownloadDataset, DownloadModel, ModelDownloads
 from gen4det.filters.settings import FilterSettings
@@ -268,6 +269,31 @@ def test_jobs_wait_for_the_models_they_read_and_for_no_other(jobs):
     assert downloaded.backbone(wildcards()) == [f"{place}/resnet50-imagenet/download.json"]
     for ask in (jobs.models_of("draw"), jobs.rating_models, jobs.backbone):
         assert ask(wildcards()) == []
+
+
+def test_a_detector_on_a_diffusion_model_depends_on_it_and_on_its_code(jobs):
+    def with_diffusion(path):
+        detector = {"config": "config/detectors/miniature_diffusion_dino.py", "diffusion": {"path": path}}
+        detectors = read_yaml(ROOT / "config/config.yaml")["detectors"]
+        return changed(detectors={**detectors, "mask-rcnn": detector})
+
+    own = with_diffusion("resources/miniature/stable-diffusion")
+    place = "results/downloads/models/stable-diffusion-2-0-base"
+    downloaded = with_diffusion(place)
+    assert own.backbone(wildcards()) == []
+    assert downloaded.backbone(wildcards()) == [f"{place}/download.json"]
+    assert json.loads(own.train(wildcards()))["models"] == {
+        "resources/miniature/stable-diffusion": folder_hash(ROOT / "resources/miniature/stable-diffusion")
+    }
+    assert json.loads(downloaded.train(wildcards()))["models"] == {}
+    assert json.loads(jobs.train(wildcards()))["models"] == {}
+    for job in ("train", "predict", "detect"):
+        code = [json.loads(getattr(all_jobs, job)(wildcards()))["code"] for all_jobs in (own, jobs)]
+        assert code[0] != code[1], f"{job}: the code of the backbone is part of it where there is one"
+    modules = {module for module in import_closure("gen4det.stages.train")}
+    assert not any(module.startswith("gen4det.diffusion") for module in modules)
+    with pytest.raises(InputError, match="detectors.mask-rcnn.diffusion.path: .* has no model"):
+        with_diffusion("results/downloads/models/stable-diffusion-9")
 
 
 def test_a_download_does_not_change_the_jobs_that_wait_for_it(tmp_path):

@@ -186,15 +186,22 @@ def build_pipeline(transforms: list[dict]) -> Callable[[dict], dict | None]:
     return apply
 
 
-def limit_detections(model: dict, max_per_image: int) -> dict:
-    """A copy of a model's config that returns at most this many detections per image."""
+def limit_detections(model: dict, max_per_image: int | None) -> dict:
+    """A copy of a model's config that returns at most this many detections per image.
+
+    Args:
+        max_per_image: None: as many as the config says.
+    """
     model = Config(model).to_dict()
-    if "num_queries" in model:  # each query answers once for each class, and no more can be chosen
-        max_per_image = min(max_per_image, model["num_queries"] * model["bbox_head"]["num_classes"])
     test = model.get("test_cfg") or {}
     final = test.get("rcnn", test)  # of two stages the second one answers
     for stage in final if isinstance(final, list) else [final]:
-        stage["max_per_img"] = max_per_image
+        limit = stage.get("max_per_img") if max_per_image is None else max_per_image
+        if "num_queries" in model:  # a query answers once for each class, and more cannot be chosen
+            answers = model["num_queries"] * model["bbox_head"]["num_classes"]
+            limit = answers if limit is None else min(limit, answers)
+        if limit is not None:
+            stage["max_per_img"] = limit
     return model
 
 

@@ -83,10 +83,7 @@ def load_detector(path: str | Path, *, device: str = "cpu", max_per_image: int |
     """
     with _opened(path) as (description, file):
         state = {name: file.get_tensor(name) for name in file.keys()}
-    config = from_json(description["model"])
-    if max_per_image is not None:
-        config = limit_detections(config, max_per_image)
-    model = build_model(config)
+    model = build_model(limit_detections(from_json(description["model"]), max_per_image))
     model.load_state_dict(state)
     return Detector(
         model.to(device).eval(), description["categories"], from_json(description["test_pipeline"])

@@ -27,9 +27,10 @@ class DetectorJobs(SyntheticJobs):
         return self._images(wildcards.dataset, arm.synthetic)
 
     def backbone(self, wildcards: Any) -> list[str]:
-        """Description of the downloaded weights a training starts from."""
-        training = self.project.arms[wildcards.dataset, wildcards.detector, wildcards.arm]
-        return self.downloads.file(training.settings.backbone_weights)
+        """Descriptions of the downloaded models a training starts from."""
+        detector = self.project.arms[wildcards.dataset, wildcards.detector, wildcards.arm].settings
+        models = self.downloads.needed(detector.model_dump(mode="json"))
+        return self.downloads.file(detector.backbone_weights) + models
 
     def train(self, wildcards: Any) -> str:
         """Settings of one training."""
@@ -45,7 +46,8 @@ class DetectorJobs(SyntheticJobs):
             "real": training.real,
             "seed": int(wildcards.seed),
         }
-        return job(settings, "train", files=hashes)
+        models = self.downloads.hashes(settings)
+        return job(settings, "train", *detector.modules, files=hashes, models=models)
 
     def measured_on(self, wildcards: Any) -> str:
         """Descriptor of the data set that a detector is measured on."""
@@ -54,7 +56,8 @@ class DetectorJobs(SyntheticJobs):
     def predict(self, wildcards: Any) -> str:
         """Settings of the predictions of one detector; what the detector is stands in its weights."""
         settings = self._evaluation(PredictionSettings)
-        return job(settings | {"partial": wildcards.on != wildcards.dataset}, "predict")
+        modules = self.config.detectors[wildcards.detector].modules
+        return job(settings | {"partial": wildcards.on != wildcards.dataset}, "predict", *modules)
 
     def measure(self, wildcards: Any) -> str:
         """Settings of the measurement of predictions."""

@@ -129,6 +129,8 @@ def _check_models(engines: dict[str, Variant], config: Config, *, source: str, r
             downloads.check(path, f"engine {name}")
     for name, detector in config.detectors.items():
         downloads.check(detector.backbone_weights, f"{source}: detectors.{name}.backbone_weights")
+        if detector.diffusion:
+            downloads.check(detector.diffusion.path, f"{source}: detectors.{name}.diffusion.path")
 
 
 # --- references --------------------------------------------------------------------------------------

@@ -148,7 +148,8 @@ class SyntheticJobs(ProjectJobs):
             and asked.training.detector == wildcards.detector
             and asked.seed == int(wildcards.seed)
         ]
-        return job({"max_per_image": max(asked, default=AgreementSettings().max_per_image)}, "detect")
+        limit = max(asked, default=AgreementSettings().max_per_image)
+        return job({"max_per_image": limit}, "detect", *self.config.detectors[wildcards.detector].modules)
 
     def ratings(self, wildcards: Any) -> list[str]:
         """Aesthetic scores of all shards, where the filter looks at them."""
