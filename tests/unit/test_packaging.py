@@ -138,7 +138,7 @@ def test_the_submit_host_can_read_the_snakefile():
     assert imported(*modules, *settings) <= environment(ROOT / "envs/submit.yaml")
 
 
-@pytest.mark.parametrize("script", sorted(ROOT.glob("[et]*/**/*.sh")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("script", sorted(ROOT.glob("[eft]*/**/*.sh")), ids=lambda path: path.stem)
 def test_scripts_parse(script):
     subprocess.run(["sh", "-n", str(script)], check=True)
 
