@@ -19,6 +19,9 @@ TABLE := $(RESULTS)/tables/$(STUDY)
 FIGURES := $(RESULTS)/figures/$(STUDY)
 # Made first, before any evaluation: the last trainings wait for it.
 FIRST := --prioritize $(RESULTS)/synthetic/lvis/mosaicfusion/annotations.json $(RESULTS)/synthetic/lvis/gen2det/annotations.json
+# Of which scale, and where to; the folder beside the archive is the same, unpacked.
+SCALE = $(if $(CONFIGFILE),--configfile $(CONFIGFILE) --)
+REPORT := results/report.zip
 PAGES := $(TABLE).csv $(FIGURES).pdf $(FIGURES)_gallery.pdf
 # The stamp carries the hash of pins and lock: installing is repeated when the pins change, and only then.
 HASH := $(shell cat pyproject.toml $(LOCK) | cksum | cut -d " " -f 1)
@@ -27,13 +30,13 @@ INSTALLED := .venv/installed-$(HASH)
 # The environment of the submit host; its stamp carries the hash of its files.
 SUBMITS := .venv-submit/installed-$(shell cat envs/submit.yaml envs/submit.lock.txt | cksum | cut -d " " -f 1)
 # Installs Debian's Slurm where it can; `make test` and `make test-slurm` use it.
-SLURM = tests/slurm/install.sh $$(cd tests/slurm && $(PYTHON) -c 'import local_cluster; print(*local_cluster.PACKAGES)')
+SLURM = tests/install.sh $$(cd tests/slurm && $(PYTHON) -c 'import local_cluster; print(*local_cluster.PACKAGES)')
 # OpenCV comes twice, because two dependencies ask for two builds of it. Both unpack into one folder; the one
 # without windows must be the last, since the other cannot be imported where there is no libGL.
 OPENCV := $(shell grep -o 'opencv-python-headless==[0-9.]*' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup submit demo seeds plan why test test-slurm lint format schema lock unlock clean
+.PHONY: help setup submit demo seeds report plan why test test-slurm lint format schema lock unlock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,10 +68,17 @@ demo: setup  ## real against generated training data in the miniature: table and
 	@echo "table:    $(TABLE).csv (.md, .tex)"
 	@echo "figure:   $(FIGURES).pdf (.png)"
 	@echo "gallery:  $(FIGURES)_gallery.pdf (.png), generated images, kept and rejected"
+	@$(MAKE) --no-print-directory report
 
 seeds: setup  ## the same with three training seeds: mean and spread
 	$(SNAKEMAKE) $(SNAKEMAKE_ARGS) $(FIRST) --config 'seeds=[0,1,2]' -- $(PAGES)
 	@echo; cat $(TABLE).md
+
+report: setup  ## pages to hand on, of all studies; makes what is missing first: make report CONFIGFILE=config/paper.yaml
+	$(SNAKEMAKE) $(SNAKEMAKE_ARGS) $(SCALE)
+	$(SNAKEMAKE) --quiet all --report $(REPORT) --report-stylesheet workflow/report/style.css $(SCALE)
+	@rm -rf $(REPORT:.zip=) && $(BIN)/python -m zipfile -e $(REPORT) $(dir $(REPORT))
+	@echo "report:   $(REPORT:.zip=)/report.html; to hand on: $(REPORT)"
 
 plan: setup  ## before a run: jobs per rule, GPU-hours, disk: make plan CONFIGFILE=config/paper.yaml (the default)
 	@PYTHONPATH=workflow $(BIN)/python -m gen4det.orchestration.costs --configfile $(or $(CONFIGFILE),config/paper.yaml) \
@@ -107,5 +117,5 @@ unlock: setup  ## after a crash or power cut: remove the lock that a run left be
 	$(SNAKEMAKE) --unlock
 
 clean:  ## remove what the miniature made, and caches; never results of the full scale
-	rm -rf $(RESULTS) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(RESULTS) $(REPORT) $(REPORT:.zip=) .pytest_cache .ruff_cache .hypothesis
 	find workflow tests -name __pycache__ -type d -prune -exec rm -rf {} +

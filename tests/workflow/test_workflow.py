@@ -13,7 +13,7 @@ RESULTS = "results/test"
 
 
 def test_everything_is_made(finished):
-    tables = [f"tables/lvis_rare{suffix}" for suffix in (".csv", ".md", ".tex")]
+    tables = [f"tables/lvis_rare{suffix}" for suffix in (".csv", ".md", ".html", ".tex")]
     figures = [f"figures/lvis_rare{page}{suffix}" for page in ("", "_gallery") for suffix in (".pdf", ".png")]
     for name in tables + figures:
         assert (finished / RESULTS / name).stat().st_size > 0

@@ -13,6 +13,7 @@ rule table:
             labels={"page": "table"},
         ),
         markdown="<results>/tables/{study}.md",
+        html="<results>/tables/{study}.html",
         latex="<results>/tables/{study}.tex",
         record="<results>/tables/{study}.csv.record.json",
     log:

@@ -1,4 +1,6 @@
-"""The table of a study for people: Markdown that also reads well in a terminal, and LaTeX."""
+"""The table of a study for people: Markdown that also reads well in a terminal, HTML, and LaTeX."""
+
+from html import escape
 
 from gen4det.evaluation.study_settings import StudySettings
 from gen4det.evaluation.study_table import Cell, Row, Spread, without_negative_zero
@@ -102,6 +104,26 @@ def _table(header: list[str], lines: list[list[str]], *, names: int = 1) -> str:
     ]
     rule = "|".join(f":{'-' * (w + 1)}" if align == "<" else f"{'-' * (w + 1)}:" for align, w in columns)
     return "\n".join([f"| {rows[0]} |", f"|{rule}|", *(f"| {row} |" for row in rows[1:])])
+
+
+# --- HTML -------------------------------------------------------------------------------------------
+
+
+def to_html(settings: StudySettings, rows: list[Row]) -> str:
+    """A table for the first page of the report; in brackets the change against the baseline."""
+    names = ["Training data", "Seeds", *(metric_name(metric) for metric in settings.metrics)]
+    lines = [
+        '<table class="study">',
+        f"<caption>{escape(settings.title)}. {escape(_caption(settings))}</caption>",
+        f"<tr>{''.join(f'<th>{escape(name)}</th>' for name in names)}</tr>",
+    ]
+    for row in rows:
+        changes = [
+            "" if cell.delta.mean is None else f" ({_signed(cell.delta.mean)})" for cell in row.cells.values()
+        ]
+        texts = [row.label, row.seeds, *map("".join, zip(_values(row), changes, strict=True))]
+        lines.append(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in texts)}</tr>")
+    return "\n".join([*lines, "</table>"]) + "\n"
 
 
 # --- LaTeX ------------------------------------------------------------------------------------------

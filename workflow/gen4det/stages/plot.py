@@ -1,6 +1,6 @@
 """Tables, figures and pages of generated images.
 
-table    <name>.csv, .md and .tex from metrics.json files, one row per arm
+table    <name>.csv, .md, .html and .tex from metrics.json files, one row per arm
 figure   <name>.pdf and .png from the same files
 gallery  <name>.pdf and .png from generated images, kept and rejected
 
@@ -15,7 +15,7 @@ from gen4det.core.errors import InputError
 from gen4det.core.provenance import RunRecord, atomic_write
 from gen4det.evaluation.study_settings import GallerySettings, StudySettings
 from gen4det.evaluation.study_table import read_metrics, study_rows, to_csv
-from gen4det.evaluation.table_text import to_latex, to_markdown
+from gen4det.evaluation.table_text import to_html, to_latex, to_markdown
 from gen4det.stages._cli import run, stage_parser, stage_settings
 
 log = logging.getLogger("gen4det.plot")
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def table(args: argparse.Namespace) -> None:
-    """Write the CSV file and, beside it, the same for people (.md) and papers (.tex)."""
+    """Write the CSV file and, beside it, the same for people (.md, .html) and papers (.tex)."""
     settings = stage_settings(args, StudySettings)
     output = _output(args.output, ".csv")
     metrics, paths = read_metrics(args.metrics, settings)
@@ -55,7 +55,7 @@ def table(args: argparse.Namespace) -> None:
     ) as record:
         rows = study_rows(settings, metrics)
         record.add(seeds_missing={row.arm: list(row.missing) for row in rows if row.missing})
-        for suffix, write in ((".md", to_markdown), (".tex", to_latex), (".csv", to_csv)):
+        for suffix, write in ((".md", to_markdown), (".html", to_html), (".tex", to_latex), (".csv", to_csv)):
             with atomic_write(output.with_suffix(suffix)) as temporary:
                 temporary.write_text(write(settings, rows), encoding="utf-8")
     for row in rows:

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Debian's Slurm for the tests of the profile; does nothing where it is there already.
+# Debian's packages for the tests: Slurm for the profile, Chromium for the report. Does nothing where they are there.
 #
-#   tests/slurm/install.sh PACKAGE...
+#   tests/install.sh PACKAGE...
 #
 # No service is started: the tests start their own daemons and stop them again.
 set -eu
@@ -11,7 +11,7 @@ for package in "$@"; do
 done
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo "Slurm is not installed, and installing it needs root and apt" >&2
+    echo "not installed, and installing needs root and apt:$missing" >&2
     exit 1
 fi
 echo "installing$missing"
