@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from planning import at_work_in, planned_here
 
+import own_annotations
 from checkouts import CONFIG, ROOT, Checkout, copy_repository
 from gen4det.core.yaml_files import read_yaml
 
@@ -286,3 +287,21 @@ def test_an_own_annotation_file_counts_with_its_contents(fresh):
     own.write_bytes(backup.replace(b'"id": 3', b'"id": 4'))
     os.utime(own, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert planned_here(fresh, plan) == Counter(photographs=1, plan=1)
+
+
+def test_an_exchanged_photograph_runs_everything_and_a_touched_one_nothing(fresh):
+    folder = own_annotations.write(fresh / "photographs")
+    values = read_yaml(fresh / CONFIG)
+    places = {split: {"annotations": f"photographs/{split}.json", "images": f"photographs/{split}"}
+              for split in ("train", "val")}  # fmt: skip
+    values["datasets"]["lvis"] = {"source": "photographs", "format": "lvis", **places}
+    (fresh / CONFIG).write_text(json.dumps(values))
+    plan = "results/test/synthetic/lvis/gen2det/manifest.jsonl"
+    fresh.make(plan)
+    assert not planned_here(fresh, plan)
+    os.utime(folder / "train/train3.png")
+    assert not planned_here(fresh, plan)
+    (folder / "train/train3.png").write_bytes((folder / "train/train4.png").read_bytes())
+    assert planned_here(fresh, plan) == Counter(photographs=1, plan=1)
+    fresh.make(plan)
+    assert not planned_here(fresh, plan)

@@ -56,10 +56,12 @@ rule photographs:
         runtime=jobs.runtime("data"),
     params:
         job=jobs.data,
+        masks=jobs.mask_detectors,
     message:
         "Check the photographs and annotations of {wildcards.dataset}"
     shell:
         "python -m gen4det.stages.photographs --settings {params.job:q} --output {output.dataset:q}"
+        " {params.masks}"
         " 2>&1 | tee_log {log:q}"
 
 

@@ -49,12 +49,17 @@ def index_annotations(data: dict) -> dict[int, list[dict]]:
     return index
 
 
-# --- counts and LVIS's groups -------------------------------------------------------------------
+# --- objects, counts and LVIS's groups ----------------------------------------------------------
+
+
+def is_object(annotation: dict) -> bool:
+    """Whether a region is one object: neither a crowd nor marked to be ignored."""
+    return not (annotation.get("iscrowd") or annotation.get("ignore"))
 
 
 def category_counts(data: dict) -> dict[int, tuple[int, int]]:
-    """{category id: (images with it, instances)} counted from the annotations; crowd regions do not count."""
-    objects = [a for a in data["annotations"] if not a.get("iscrowd")]
+    """{category id: (images with it, instances)} counted from the annotations; crowds are no objects."""
+    objects = [a for a in data["annotations"] if is_object(a)]
     categories = np.array([a["category_id"] for a in objects], dtype=np.int64)
     images = np.array([a["image_id"] for a in objects], dtype=np.int64)
     instances = dict(zip(*(part.tolist() for part in np.unique(categories, return_counts=True)), strict=True))

@@ -129,6 +129,10 @@ class ImageStore:
             width, height = picture.size
             return (height, width) if _orientation(picture) >= 5 else (width, height)
 
+    def file_of(self, name: str) -> Path:
+        """The file that holds an image: its own, or the zip it is a member of."""
+        return self._locate(name)[0]
+
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name; it is not opened.
 

@@ -2,27 +2,39 @@
 
 import hashlib
 import logging
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from gen4det.core.errors import InputError
 from gen4det.core.provenance import content_hash
 from gen4det.data.annotations import (
     category_counts,
     frequency_groups,
+    is_object,
     load_annotations,
     to_lvis,
     write_annotations,
 )
+from gen4det.data.contradictions import check_boxes, measure_regions, with_areas
 from gen4det.data.datasets import DatasetDescriptor, SplitDescriptor, write_dataset
 from gen4det.data.images import ImageStore, image_name
-from gen4det.data.masks import area_of_rle, segmentation_to_rle
+from gen4det.data.pictures_seen import UNSEEN, seen_file, write_seen
+from gen4det.data.records import normalised
 from gen4det.data.source_settings import PhotographsDataset
 from gen4det.data.validation import check_images, validate_annotations
 
 log = logging.getLogger(__name__)
 
 
-def register_photographs(name: str, settings: PhotographsDataset, output: str | Path) -> None:
+def register_photographs(
+    name: str,
+    settings: PhotographsDataset,
+    output: str | Path,
+    *,
+    mask_detectors: Sequence[str] = (),
+    tokens: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Check a user's data and write dataset.json, train.json and val.json.
 
     The annotation files are copied with what the chosen evaluation needs filled in (`complete_splits`); the
@@ -32,10 +44,13 @@ def register_photographs(name: str, settings: PhotographsDataset, output: str | 
     Args:
         name: name of the data set.
         output: where dataset.json is written, the other two beside it.
+        mask_detectors: configs of detectors that will learn masks from these data.
+        tokens: by split, what told that pictures have changed; written down with what was seen of them.
 
     Raises:
-        InputError: the first problem of the data, see `validate_annotations`; or training and validation
-            categories differ; or the disk is full.
+        InputError: the first problem of the data, see `validate_annotations`; or most boxes contradict their
+            masks; or masks are missing that a detector needs; or training and validation categories differ;
+            or the disk is full.
     """
     output = Path(output)
     sources = {"train": settings.train, "val": settings.val}
@@ -45,14 +60,18 @@ def register_photographs(name: str, settings: PhotographsDataset, output: str | 
         # A category without validation images has no result, which is a fact; without training images it
         # cannot be learnt, which is most likely a mistake.
         allow = split == "val" or settings.allow_empty_categories
-        for warning in validate_annotations(
-            data, source=sources[split].annotations, allow_empty_categories=allow
-        ):
+        warnings = validate_annotations(data, source=sources[split].annotations, allow_empty_categories=allow)
+        loaded[split], more = _put_right(data, sources[split].annotations)
+        for warning in (*warnings, *more):
             log.warning(warning)
     _same_categories(loaded, settings)
+    loaded = _without_unused_categories(loaded)
     completed = complete_splits(
         loaded["train"], loaded["val"], settings.format, str(settings.train.annotations)
     )
+
+    for split, data in zip(("train", "val"), completed, strict=True):
+        _check_masks(data, sources[split].annotations, mask_detectors)
 
     hashes = {}
     for split, source in sources.items():
@@ -64,6 +83,9 @@ def register_photographs(name: str, settings: PhotographsDataset, output: str | 
 
     for split, data in zip(("train", "val"), completed, strict=True):
         write_annotations(output.parent / f"{split}.json", data)
+        files = map(stores[split].file_of, hashes[split])
+        known = {stores[split].root / image: digest for image, digest in hashes[split].items()}
+        write_seen(seen_file(output, split), stores[split].root, files, tokens.get(split, UNSEEN), known)
     splits = {
         split: SplitDescriptor(
             annotations=f"{split}.json",
@@ -96,15 +118,76 @@ def complete_splits(train: dict, val: dict, format: str, source: str) -> tuple[d
     return _with_crowds(train), _with_crowds(val)
 
 
+def _put_right(data: dict, source: str) -> tuple[dict, list[str]]:
+    """What was checked, in one way of writing and with areas that are those of the regions; and warnings.
+
+    Raises:
+        InputError: most boxes contradict their masks.
+    """
+    data = normalised(data)
+    regions = measure_regions(data)
+    warnings = check_boxes(data, regions, source)
+    data, more = with_areas(data, regions, source)
+    return data, warnings + more
+
+
+def _check_masks(data: dict, source: str, mask_detectors: Sequence[str]) -> None:
+    """Masks where a detector learns and is measured by masks; before anything is drawn or trained."""
+    if not mask_detectors:
+        return
+    without = [a["id"] for a in data["annotations"] if not a.get("segmentation") and not a.get("ignore")]
+    if without:
+        total = len(data["annotations"])
+        raise InputError(
+            f"{source}: {len(without)} of {total} annotations have no mask (the first is annotation "
+            f"{without[0]}), but masks are learnt by {', '.join(mask_detectors)}; give all of them "
+            "masks, or use a detector of boxes, e.g. config/detectors/miniature_faster_rcnn.py"
+        )
+
+
 def _same_categories(loaded: dict[str, dict], settings: PhotographsDataset) -> None:
     named = {split: {c["id"]: c["name"] for c in data["categories"]} for split, data in loaded.items()}
+    files = {"train": settings.train.annotations, "val": settings.val.annotations}
     for identifier in sorted(named["train"].keys() | named["val"].keys()):
         train, val = named["train"].get(identifier), named["val"].get(identifier)
+        if train is None or val is None:
+            here, there = ("val", "train") if train is None else ("train", "val")
+            raise InputError(
+                f"{files[there]}: category {identifier} ({named[here][identifier]!r} of {files[here]}) is "
+                "missing; expected the same categories in both files"
+            )
         if train != val:
             raise InputError(
-                f"{settings.val.annotations}: category {identifier} is {val!r}, but {train!r} in "
-                f"{settings.train.annotations}"
+                f"{files['val']}: category {identifier} is {val!r}, but {train!r} in {files['train']}; "
+                "expected the same categories in both files"
             )
+
+
+def _without_unused_categories(loaded: dict[str, dict]) -> dict[str, dict]:
+    """Leave out categories without any object: engines would draw them, and nothing measures them."""
+    used = {a["category_id"] for data in loaded.values() for a in data["annotations"] if is_object(a)}
+    unused = {c["id"]: c["name"] for c in loaded["train"]["categories"] if c["id"] not in used}
+    if not unused:
+        return loaded
+    log.warning(
+        "%d categories have an object in neither file and are left out: %s",
+        len(unused), ", ".join(map(repr, unused.values())),
+    )  # fmt: skip
+    return {split: _without_categories(data, unused.keys()) for split, data in loaded.items()}
+
+
+def _without_categories(data: dict, unused: Iterable[int]) -> dict:
+    unused = set(unused)
+
+    def trimmed(image: dict) -> dict:
+        keys = {"neg_category_ids", "not_exhaustive_category_ids"} & image.keys()
+        return image | {key: [c for c in image[key] if c not in unused] for key in keys}
+
+    return data | {
+        "images": [trimmed(image) for image in data["images"]],
+        "annotations": [a for a in data["annotations"] if a["category_id"] not in unused],
+        "categories": [c for c in data["categories"] if c["id"] not in unused],
+    }
 
 
 def _image_hashes(data: dict, images: ImageStore) -> dict[str, str]:
@@ -117,15 +200,9 @@ def _with_areas(data: dict) -> dict:
     """Fill in missing areas: pixels of the mask, or of the box where there is no mask."""
     if all("area" in annotation for annotation in data["annotations"]):
         return data
-    sizes = {image["id"]: (image["height"], image["width"]) for image in data["images"]}
-
-    def area(annotation: dict) -> float:
-        if annotation.get("segmentation"):
-            size = sizes[annotation["image_id"]]
-            return float(area_of_rle(segmentation_to_rle(annotation["segmentation"], *size)))
-        return float(annotation["bbox"][2] * annotation["bbox"][3])
-
-    return data | {"annotations": [a if "area" in a else a | {"area": area(a)} for a in data["annotations"]]}
+    areas = measure_regions(data).areas.tolist()
+    pairs = zip(data["annotations"], areas, strict=True)
+    return data | {"annotations": [{"area": area} | annotation for annotation, area in pairs]}
 
 
 def _with_crowds(data: dict) -> dict:

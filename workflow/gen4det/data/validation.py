@@ -10,12 +10,16 @@ import numpy as np
 
 from gen4det.core.errors import InputError
 from gen4det.core.progress import progress
+from gen4det.data.annotations import is_object
 from gen4det.data.images import ImageStore, image_name
 from gen4det.data.masks import run_lengths
+from gen4det.data.records import check_records
 
 TOLERANCE = 1.0
 """Pixels by which boxes and polygons may exceed their image. Real files do, by rounding: annotation tools
 count the last pixel as W - 1 or as W. Nothing is clipped; detectors and evaluation clip for themselves."""
+
+_SINGLE = "set iscrowd to 0 where a region is one object (some tools write 1 for every brushed mask)"
 
 CHUNK = 100_000
 """Annotations whose polygon coordinates are looked at together; bounds the memory."""
@@ -35,15 +39,16 @@ def validate_annotations(
         source: the file named in messages.
         images: where the images lie; without it only the annotations are checked.
         decode: read every image to its end (finds truncated files) instead of its header only.
-        allow_empty_categories: warn about categories without an image instead of refusing them.
+        allow_empty_categories: warn about categories without an object instead of refusing them.
 
     Returns:
         Warnings, one line each.
 
     Raises:
-        InputError: duplicate ids or names; an unknown image or category; a box of zero area, outside its
-            image (by more than `TOLERANCE`) or not finite; broken polygons or run-length codes; a category
-            without an image; an image that is missing, damaged or of another size than annotated.
+        InputError: duplicate ids or names; an unknown image or category; a field of the wrong type; a box of
+            zero area, outside its image (by more than `TOLERANCE`) or not finite; broken polygons or
+            run-length codes; no object at all, or a category without one (crowds are none); an image that is
+            missing, damaged or of another size than annotated.
     """
     warnings = []
     check_records(data, source)
@@ -52,12 +57,7 @@ def validate_annotations(
         index, reason = problems[0]
         more = f" (and {len(problems) - 1} more such annotations)" if len(problems) > 1 else ""
         raise InputError(f"{source}: annotation {data['annotations'][index]['id']}: {reason}{more}")
-    if empty := empty_categories(data):
-        names = ", ".join(repr(name) for name in empty)
-        line = f"{source}: {len(empty)} of {len(data['categories'])} categories have no image: {names}"
-        if not allow_empty_categories:
-            raise InputError(f"{line}; remove them, or set allow_empty_categories")
-        warnings.append(line)
+    warnings += _check_categories(data, source, allow_empty_categories)
     without_mask = sum(not a.get("segmentation") for a in data["annotations"])
     if without_mask:
         total = len(data["annotations"])
@@ -67,82 +67,43 @@ def validate_annotations(
     return warnings
 
 
-# --- records ------------------------------------------------------------------------------------
+# --- categories and their objects -----------------------------------------------------------------
 
 
-def check_records(data: dict, source: str | Path) -> None:
-    """Ids, names and references. Raises InputError for the first problem."""
-    if not data["images"]:
-        raise InputError(f"{source}: no images")
-    if not data["categories"]:
-        raise InputError(f"{source}: no categories")
-    image_ids = _integers(data["images"], "image", "id", source)
-    category_ids = _integers(data["categories"], "category", "id", source)
-    annotation_ids = _integers(data["annotations"], "annotation", "id", source)
-    for kind, ids in (("image", image_ids), ("category", category_ids), ("annotation", annotation_ids)):
-        values, counts = np.unique(ids, return_counts=True)
-        if (counts > 1).any():
-            raise InputError(
-                f"{source}: {kind} id {values[counts > 1][0]} is used {counts[counts > 1][0]} times"
-            )
-    for side in ("width", "height"):
-        sides = _integers(data["images"], "image", side, source)
-        if (sides <= 0).any():
-            bad = int(np.argmax(sides <= 0))
-            raise InputError(
-                f"{source}: image {image_ids[bad]}: {side} {sides[bad]}; expected at least 1 pixel"
-            )
-
-    seen: set[str] = set()
-    for category in data["categories"]:
-        name = category.get("name")
-        if not isinstance(name, str) or not name.strip():
-            raise InputError(f"{source}: category {category['id']}: no name")
-        if name in seen:
-            raise InputError(f"{source}: two categories are called {name!r}")
-        seen.add(name)
-    seen = set()
-    for image in data["images"]:
-        try:
-            name = image_name(image)
-        except InputError as error:
-            raise InputError(f"{source}: {error}") from None
-        if name in seen:
-            raise InputError(f"{source}: two images have the file name {name!r}")
-        seen.add(name)
-
-    for kind, known in (("image", image_ids), ("category", category_ids)):
-        used = _integers(data["annotations"], "annotation", f"{kind}_id", source)
-        unknown = ~np.isin(used, known)
-        if unknown.any():
-            bad = int(np.argmax(unknown))
-            raise InputError(f"{source}: annotation {annotation_ids[bad]}: unknown {kind} {used[bad]}")
+def categories_without_objects(data: dict) -> tuple[list[str], list[str]]:
+    """Names of the categories without any annotation, and of those whose every region is to be ignored."""
+    seen: dict[int, bool] = {}
+    for annotation in data["annotations"]:
+        key = annotation["category_id"]
+        seen[key] = seen.get(key, False) or is_object(annotation)
+    empty = [category["name"] for category in data["categories"] if category["id"] not in seen]
+    crowds = [category["name"] for category in data["categories"] if seen.get(category["id"]) is False]
+    return empty, crowds
 
 
-def _integers(records: list[dict], kind: str, key: str, source: str | Path) -> np.ndarray:
-    """One whole number per record, int64."""
-    try:
-        values = [record[key] for record in records]
-        array = np.array(values) if values else np.empty(0, dtype=np.int64)
-        if array.ndim == 1 and array.dtype.kind == "i":
-            return array
-    except (KeyError, TypeError, ValueError, OverflowError):
-        pass  # the record at fault is looked for below
-    for position, record in enumerate(records):
-        if not isinstance(record, dict):
-            raise InputError(f"{source}: {kind} number {position}: expected an object, got {record!r:.60}")
-        name = f"{kind} {record['id']}" if key != "id" and "id" in record else f"{kind} number {position}"
-        if key not in record:
-            raise InputError(f"{source}: {name}: no {key}")
-        if type(record[key]) is not int or abs(record[key]) >= 2**63:
-            raise InputError(f"{source}: {name}: {key} must be a whole number (got {record[key]!r:.60})")
-    raise AssertionError(f"{source}: {kind} {key}: numpy refused whole numbers")
+def _check_categories(data: dict, source: str | Path, allow_empty: bool) -> list[str]:
+    """Warnings; raises InputError where nothing can be learnt or measured."""
+    if not data["annotations"]:
+        raise InputError(f"{source}: no annotations; nothing can be learnt from it, and nothing measured")
+    empty, crowds = categories_without_objects(data)
+    if len(empty) + len(crowds) == len(data["categories"]):
+        raise InputError(f"{source}: every region is a crowd or to be ignored, none is an object; {_SINGLE}")
+    total, warnings = len(data["categories"]), []
+    if empty:
+        line = f"{source}: {len(empty)} of {total} categories have no image: {_listed(empty)}"
+        if not allow_empty:
+            raise InputError(f"{line}; remove them, or set allow_empty_categories")
+        warnings.append(line)
+    if crowds:
+        line = f"{source}: {len(crowds)} of {total} categories have crowd regions alone: {_listed(crowds)}"
+        if not allow_empty:
+            raise InputError(f"{line}; {_SINGLE}, or set allow_empty_categories")
+        warnings.append(line)
+    return warnings
 
 
-def empty_categories(data: dict) -> list[str]:
-    """Names of the categories without any annotation."""
-    used = {annotation["category_id"] for annotation in data["annotations"]}
-    return [category["name"] for category in data["categories"] if category["id"] not in used]
+def _listed(names: list[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 # --- geometry -----------------------------------------------------------------------------------
@@ -203,8 +164,13 @@ def _box_problems(annotations: list[dict], sizes: np.ndarray) -> dict[int, str]:
         )
     for bad, reason in tests:
         for position in np.flatnonzero(bad).tolist():
-            image = "x".join(f"{side:.0f}" for side in sizes[position])
-            where = f" of {image} pixels" if reason == "outside its image" else ""
+            where = ""
+            if reason == "outside its image":
+                width, height = sizes[position].tolist()
+                x, y, right, lower = boxes[position].tolist()
+                where = f" of {width:.0f}x{height:.0f} pixels"
+                if 0 <= x < right <= width + TOLERANCE and 0 <= y < lower <= height + TOLERANCE:
+                    where += "; expected [x, y, width, height]: are these two corners?"
             problems.setdefault(position, f"box {given[position]!r:.80}: {reason}{where}")
     return problems
 
@@ -226,8 +192,7 @@ def _mask_problems(annotations: list[dict], sizes: np.ndarray) -> list[tuple[int
                 problems.append((position, reason))
         elif isinstance(segmentation, list):
             for polygon in segmentation:
-                if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-                    reason = "polygon: expected [x, y, x, y, ...] of three points at least"
+                if reason := _shape_problem(polygon, segmentation):
                     problems.append((position, reason))
                     break
                 polygons.append(polygon)
@@ -235,6 +200,23 @@ def _mask_problems(annotations: list[dict], sizes: np.ndarray) -> list[tuple[int
         else:
             problems.append((position, "segmentation: expected polygons or a run-length code"))
     return problems + _polygon_problems(polygons, np.array(owners, dtype=np.int64), sizes)
+
+
+def _shape_problem(polygon: object, segmentation: list) -> str | None:
+    """What is wrong with the layout of a polygon."""
+    if _is_numbers(segmentation):
+        return "segmentation: one flat list of numbers; expected a list of polygons, [[x, y, x, y, ...], ...]"
+    if isinstance(polygon, dict):
+        return "segmentation: a run-length code in a list; expected the code itself, or polygons"
+    if not isinstance(polygon, list):
+        return f"polygon {polygon!r:.60}: expected [x, y, x, y, ...]"
+    if polygon and all(isinstance(point, list) for point in polygon):
+        return "polygon: a list of points [[x, y], ...]; expected one flat list, [x, y, x, y, ...]"
+    if len(polygon) % 2:
+        return f"polygon of {len(polygon)} numbers: expected pairs, [x, y, x, y, ...]"
+    if len(polygon) < 6:
+        return f"polygon of {len(polygon) // 2} points: expected three at least, [x, y, x, y, x, y, ...]"
+    return None
 
 
 def _polygon_problems(

@@ -69,7 +69,7 @@ def synthetic_set(
 ) -> dict:
     """The annotation file that detectors are trained on: images with at least one kept label.
 
-    LVIS: `image_count` and `instance_count` are those of the synthetic set, categories without an instance
+    LVIS: `image_count` and `instance_count` are those of the synthetic set, categories without a label
     are left out, `frequency` stays the training split's (released code of MosaicFusion). No category is
     claimed to be absent from an image (`neg_category_ids` is empty); one whose label was rejected is not
     exhaustively labelled in it.
@@ -107,10 +107,11 @@ def synthetic_set(
 def _counted_categories(annotations: list[dict], training: dict, form: Format) -> list[dict]:
     groups = frequency_groups(training)
     counts = category_counts({"annotations": annotations, "categories": training["categories"]})
+    labelled = {annotation["category_id"] for annotation in annotations}  # perhaps by a crowd region alone
     categories = []
     for category in training["categories"]:
         images, instances = counts[category["id"]]
-        if instances == 0:
+        if category["id"] not in labelled:
             continue
         if form == "lvis":
             group = groups[category["id"]]

@@ -6,15 +6,19 @@ everything that changes a result is in it and nothing else is.
 """
 
 import re
+import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from gen4det.core.errors import InputError
 from gen4det.core.settings import suggest
+from gen4det.data.pictures_seen import seen_file
 from gen4det.orchestration import needs
 from gen4det.orchestration.detector_jobs import DetectorJobs
+from gen4det.orchestration.hashes import learns_masks, sampled_hash
 from gen4det.orchestration.job_text import job
+from gen4det.orchestration.own_files import pictures_token
 from gen4det.orchestration.scale import JobNeeds
 
 
@@ -82,13 +86,38 @@ class Jobs(DetectorJobs):
         """Settings of a data set, for render, photographs, download and subset."""
         data = self.config.datasets[wildcards.dataset]
         stage = {"miniature": "render"}.get(data.source, data.source)
-        return job(data.model_dump(mode="json"), stage, **self.downloads.registered(data))
+        own = {}
+        if data.source == "photographs":
+            own = {
+                "pictures": {split: self._pictures(wildcards, split) for split in ("train", "val")},
+                "files": {file: sampled_hash(Path(file)) for file in _annotations(data) if _has_braces(file)},
+            }
+        return job(data.model_dump(mode="json"), stage, **self.downloads.registered(data), **own)
+
+    def _pictures(self, wildcards: Any, split: str) -> str:
+        """What changes when one of the user's pictures does."""
+        root = getattr(self.config.datasets[wildcards.dataset], split).images
+        return pictures_token(seen_file(self.dataset(wildcards), split), Path(root))
+
+    def mask_detectors(self, wildcards: Any, input: Any) -> str:
+        """Configs of the detectors that learn masks from a data set or a subset of it, as an option.
+
+        Asked with the inputs, so that Snakemake does not compare it: another detector draws nothing again.
+        """
+        sets, name = self.config.datasets.items(), wildcards.dataset
+        alike = {name} | {subset for subset, data in sets if getattr(data, "of", None) == name}
+        configs = sorted({arm.settings.config for arm in self.project.arms.values() if arm.dataset in alike})
+        learning = [config for config in configs if learns_masks(self.project.root / config)]
+        return shlex.join(["--mask-detectors", *learning]) if learning else ""
 
     def own_files(self, wildcards: Any) -> list[str]:
-        """The user's annotation files, so that editing one is noticed; the stage names missing ones."""
-        data = self.config.datasets[wildcards.dataset]
-        files = (data.train.annotations, data.val.annotations)
-        return [file for file in files if Path(file).is_file()]
+        """The user's annotation files, so that editing one is noticed; the stage names missing ones.
+
+        Snakemake takes braces for wildcards; for such a path the hash in the parameter has to do.
+        """
+        return [
+            file for file in _annotations(self.config.datasets[wildcards.dataset]) if not _has_braces(file)
+        ]
 
     def whole(self, wildcards: Any) -> str:
         """Descriptor of the data set that a subset is taken from."""
@@ -122,3 +151,12 @@ class Jobs(DetectorJobs):
 def one_of(names: Iterable[str]) -> str:
     """Regular expression that matches exactly these names; nothing if there are none."""
     return "|".join(re.escape(name) for name in names) or "(?!)"
+
+
+def _annotations(data: Any) -> list[str]:
+    """Annotation files of a user's own data, those that are there."""
+    return [file for file in (data.train.annotations, data.val.annotations) if Path(file).is_file()]
+
+
+def _has_braces(path: str) -> bool:
+    return "{" in path or "}" in path

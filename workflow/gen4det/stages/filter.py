@@ -102,7 +102,7 @@ def choose(args: argparse.Namespace, settings: FilterSettings) -> dict:
         relative_images(args.output, shard_folder),
     )
     data["info"]["split"] = shards[0]["info"].get("split")
-    validate_annotations(data, source=args.output)
+    validate_annotations(data, source=args.output, allow_empty_categories=True)
     write_annotations(args.output, data)
 
     if measured.threshold is not None:

@@ -16,13 +16,26 @@ def main() -> None:
     parser = stage_parser(__doc__)
     parser.add_argument("--output", type=Path, required=True, metavar="data/NAME/dataset.json")
     parser.add_argument("--name", help="name of the data set (default: the name of the output's folder)")
+    parser.add_argument(
+        "--mask-detectors",
+        nargs="+",
+        default=(),
+        metavar="CONFIG",
+        help="configs of detectors that will learn masks: objects without one are refused",
+    )
     args = parser.parse_args()
     settings = stage_settings(args, PhotographsDataset)
     name = args.name or args.output.resolve().parent.name
     inputs = (settings.train.annotations, settings.val.annotations)
     code = ("gen4det.stages.photographs",)
     with RunRecord(args.output, settings=settings.model_dump(), code=code, inputs=inputs):
-        register_photographs(name, settings, args.output)
+        register_photographs(
+            name,
+            settings,
+            args.output,
+            mask_detectors=args.mask_detectors,
+            tokens=args.settings.get("pictures", {}),
+        )
 
 
 if __name__ == "__main__":
