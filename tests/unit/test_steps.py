@@ -82,11 +82,13 @@ def test_a_single_step_reads_the_settings_whole():
 
 def test_what_a_step_reads_must_be_given():
     step = Step("head", "fit", reads=("generator",), detections=(Detections("dataset", "judge"),))
+    asking = SimpleNamespace(judge="somebody")
     with pytest.raises(InputError, match="reads what step 'generator' made: give --reads generator=PATH"):
-        base.check_inputs(step, base.Inputs(None))
+        base.check_inputs(step, asking, base.Inputs(None))
     inputs = base.Inputs(None, models={"generator": Path("model")})
     with pytest.raises(InputError, match="give --reads detections.dataset=FILE"):
-        base.check_inputs(step, inputs)
+        base.check_inputs(step, asking, inputs)
+    base.check_inputs(step, SimpleNamespace(judge=None), inputs)  # asks nobody
 
 
 # --- what follows from them -----------------------------------------------------------------------------

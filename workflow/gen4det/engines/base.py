@@ -281,8 +281,11 @@ def load_worker(module: str, kind: str, *arguments: object, **options: object) -
     return getattr(importlib.import_module(module), CLASSES[kind])(*arguments, **options)
 
 
-def check_inputs(step: Step, inputs: Inputs) -> None:
+def check_inputs(step: Step, settings: EngineSettings, inputs: Inputs) -> None:
     """Refuse to begin a step without what it reads.
+
+    Args:
+        settings: the fields that the step reads; a detector that they do not ask is not missed.
 
     Raises:
         InputError: a fitted model, drawn images or detections are not there.
@@ -292,5 +295,5 @@ def check_inputs(step: Step, inputs: Inputs) -> None:
         if name not in given:
             raise InputError(f"step {step.name!r} reads what step {name!r} made: give --reads {name}=PATH")
     for asked in step.detections:
-        if asked.on not in inputs.detections:
+        if getattr(settings, asked.setting) is not None and asked.on not in inputs.detections:
             raise InputError(f"step {step.name!r} reads detections: give --reads detections.{asked.on}=FILE")

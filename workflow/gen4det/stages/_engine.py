@@ -74,7 +74,7 @@ class StepJob:
         Raises:
             InputError: something that the step reads is not given.
         """
-        check_inputs(self.step, inputs)
+        check_inputs(self.step, self.engine, inputs)
         module, kind = engine_module(self.engine.method, self.part), self.part.partition("_")[0]
         return load_worker(module, kind, self.engine, self.foundation, self.run_seed, inputs, **options)
 
@@ -155,7 +155,7 @@ def step_inputs(
     if drawn is not None:
         shards[steps.draw.name] = [drawn]
     inputs = Inputs(dataset, models, shards, detections)
-    check_inputs(job.step, inputs)
+    check_inputs(job.step, job.engine, inputs)
     return inputs
 
 
