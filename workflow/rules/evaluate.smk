@@ -1,7 +1,7 @@
 """How good one detector is on a data set, its own or another one (`on`), in two steps.
 
 `predict` looks at the validation images, on a GPU; `measure` compares what was found with the annotations, without
-one. Another measure, or a mended one, predicts nothing again.
+one. Another measure, or a mended one, predicts nothing again. `measure_set` is about what detectors train on.
 """
 
 
@@ -60,4 +60,33 @@ rule measure:
     shell:
         "python -m gen4det.stages.measure --settings {params.job:q} --dataset {input.dataset:q}"
         " --predictions {input.predictions:q} --output {output.metrics:q}"
+        " 2>&1 | tee_log {log:q}"
+
+
+rule measure_set:
+    input:
+        annotations="<results>/synthetic/{dataset}/{engine}/annotations.json",
+        rejected="<results>/synthetic/{dataset}/{engine}/rejected.json",
+        filtered="<results>/synthetic/{dataset}/{engine}/annotations.json.record.json",
+        records=jobs.shard_records,
+    output:
+        measures="<results>/synthetic/{dataset}/{engine}/measures.json",
+        record="<results>/synthetic/{dataset}/{engine}/measures.json.record.json",
+    log:
+        "<logs>/measure_set/{dataset}/{engine}.log",
+    benchmark:
+        "<benchmarks>/measure_set/{dataset}/{engine}.tsv"
+    conda:
+        "../../envs/analyse.yaml"
+    threads: jobs.needs("filter").threads
+    resources:
+        mem_mb=jobs.memory("filter"),
+        runtime=jobs.runtime("filter"),
+    params:
+        job=jobs.measure_set,
+    message:
+        "Measure what {wildcards.engine} offers for {wildcards.dataset}"
+    shell:
+        "python -m gen4det.stages.measure_set --settings {params.job:q} --synthetic {input.annotations:q}"
+        " --rejected {input.rejected:q} --records {input.records:q} --output {output.measures:q}"
         " 2>&1 | tee_log {log:q}"

@@ -189,6 +189,14 @@ class SyntheticJobs(ProjectJobs):
         """Image stores of all shards of an engine."""
         return self._shards(wildcards.dataset, wildcards.engine, "zip")
 
+    def shard_records(self, wildcards: Any) -> list[str]:
+        """Records of the drawing of all shards of an engine."""
+        return self._shards(wildcards.dataset, wildcards.engine, "record.json")
+
+    def measure_set(self, wildcards: Any) -> str:
+        """Settings of the measures of a synthetic set; none."""
+        return job({}, "measure_set")
+
     def _shards(self, dataset: str, engine: str, suffix: str) -> list[str]:
         """Files of the shards, which lie with the variant that draws them."""
         folder = f"{self.results}/synthetic/{dataset}/{self.project.engines[engine].images}/shards"

@@ -1,0 +1,52 @@
+"""Measure a synthetic set: what it holds, what the filters left of it, what it cost. No torch, no GPU.
+
+Writes <output>, {"set": {value: number or null}}, and <output>.record.json.
+"""
+
+import logging
+
+from gen4det.core.json_files import read_json
+from gen4det.core.provenance import RunRecord, write_json
+from gen4det.core.settings import Settings
+from gen4det.evaluation.measures.synthetic_set import synthetic_set_measures
+from gen4det.stages._cli import run, stage_parser, stage_settings
+
+log = logging.getLogger("gen4det.measure_set")
+
+
+class MeasureSetStageSettings(Settings):
+    """This stage has none."""
+
+
+def main() -> None:
+    """Entry point."""
+    parser = stage_parser(__doc__)
+    parser.add_argument(
+        "--synthetic", required=True, metavar="FILE", help="annotations.json; its record beside it"
+    )
+    parser.add_argument("--rejected", required=True, metavar="FILE", help="rejected.json")
+    parser.add_argument(
+        "--records", required=True, nargs="+", metavar="FILE", help="<k>.record.json of shards"
+    )
+    parser.add_argument("--output", required=True, metavar="FILE", help="measures.json")
+    args = parser.parse_args()
+    settings = stage_settings(args, MeasureSetStageSettings)
+    filtered = f"{args.synthetic}.record.json"
+    with RunRecord(
+        args.output,
+        settings=settings.model_dump(mode="json"),
+        code=("gen4det.stages.measure_set",),
+        inputs=(args.synthetic, args.rejected, filtered, *args.records),
+    ):
+        measured = synthetic_set_measures(
+            read_json(args.synthetic, "the annotations of a synthetic set"),
+            read_json(args.rejected, "rejected labels"),
+            read_json(filtered, "the record of a filter"),
+            [read_json(path, "the record of a shard") for path in args.records],
+        )
+        write_json(args.output, {"set": measured}, indent=1)
+    log.info(", ".join(f"{name} {value}" for name, value in measured.items() if value is not None))
+
+
+if __name__ == "__main__":
+    run(main)
