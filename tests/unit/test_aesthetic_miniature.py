@@ -11,6 +11,7 @@ from scipy.stats import mannwhitneyu
 from gen4det.filters.aesthetic import AestheticHead, AestheticRater, load_head
 from gen4det.miniature.aesthetic import BEST, WORST, draw_pair, train_aesthetic
 from gen4det.miniature.degradation import KINDS, degrade
+from gen4det.miniature.foundation_job import FoundationJob
 from gen4det.miniature.foundation_settings import FoundationTraining
 
 SHIPPED = Path(__file__).parents[2] / "resources/miniature"
@@ -64,20 +65,12 @@ def test_a_head_learns_what_its_embedding_shows(tmp_path):
 
     torch.manual_seed(0)
     settings = SETTINGS.model_copy(update={"aesthetic_steps": 250})
-    facts = train_aesthetic(
-        settings,
-        AestheticHead(4),
-        embed,
-        tmp_path / "model",
-        tmp_path / "part/work",
-        "cpu",
-        clip="none",
-        heldout=60,
-    )
+    job = FoundationJob(settings, {}, tmp_path / "model/result", tmp_path / "model/work")
+    facts = train_aesthetic(job, AestheticHead(4), embed, heldout=60)["heldout"]
     assert facts["auc"] > 0.65 and facts["rank_correlation"] > 0.2 and facts["images"] == 120
     assert set(facts["auc_by_kind"]) == set(KINDS)
-    assert (tmp_path / "part/scores.png").read_bytes().startswith(b"\x89PNG")
-    head = load_head(tmp_path / "model", 4)
+    assert (job.output / "scores.png").read_bytes().startswith(b"\x89PNG")
+    head = load_head(job.output, 4)
     flat, plain = (np.full((64, 64, 3), 90, np.uint8), draw_pair(SETTINGS, "plain", 1).clean)
     scores = head(embed([flat, plain]))
     assert torch.isfinite(scores).all() and scores[1] != scores[0]

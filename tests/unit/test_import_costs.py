@@ -12,11 +12,7 @@ from gen4det.core.provenance import PACKAGE_ROOT
 from gen4det.engines.base import engine_module, known_methods
 
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "mmdet", "mmcv", "mmengine"}
-STAGES = sorted(
-    f"gen4det.stages.{path.stem}"
-    for path in (PACKAGE_ROOT / "gen4det/stages").glob("[a-z]*.py")
-    if path.stem != "foundation"  # trains models from its first line on
-)
+STAGES = sorted(f"gen4det.stages.{path.stem}" for path in (PACKAGE_ROOT / "gen4det/stages").glob("[a-z]*.py"))
 
 
 def loaded(*modules: str) -> set[str]:

@@ -1,8 +1,10 @@
 """Training of the miniature's foundation models: resumable, honest, in the structure of the real ones."""
 
 import json
-import os
-import signal
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,14 +13,16 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from transformers import CLIPModel, CLIPTokenizer
 
 from gen4det.core.errors import InputError
+from gen4det.core.provenance import import_closure
+from gen4det.miniature import clip, diffusion
 from gen4det.miniature.autoencoder import new_autoencoder, normalise_latents, to_tensor
-from gen4det.miniature.clip import train_clip
-from gen4det.miniature.corpus import build_corpus
+from gen4det.miniature.corpus import build_corpus, category_shares, corpus_item
 from gen4det.miniature.diffusion import new_text_encoder, new_unet, save_pipeline
+from gen4det.miniature.foundation_job import FoundationJob
+from gen4det.miniature.foundation_parts import PARTS
 from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.inpainting import GATE, GATES, box_mask, grounded_unet, windows_around
 from gen4det.miniature.tokenizer import build_tokenizer
-from gen4det.miniature.training import loss_curve, train
 
 TINY = FoundationTraining(
     corpus_images=96,
@@ -31,43 +35,6 @@ TINY = FoundationTraining(
     aesthetic_scenes=8,
     aesthetic_steps=3,
 )
-
-
-def fit_line(work, steps=30, stop_at=None, fingerprint="line"):
-    """Fit y = 3 x with noise from the step's generator; returns averaged weight and running mean."""
-    torch.manual_seed(0)
-    line = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.BatchNorm1d(1))
-
-    def step_loss(step, rng):
-        if step == stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        x = torch.from_numpy(rng.normal(size=(8, 1))).float() + 0.1 * torch.randn(8, 1)
-        return (line(x) - 3 * x).square().mean()
-
-    settings = {"steps": steps, "name": fingerprint}
-    train([line], step_loss, steps=steps, learning_rate=0.1, work=work, fingerprint=settings, warmup=3)
-    return line[0].weight.item(), line[1].running_mean.item()
-
-
-def test_training_stopped_and_resumed_gives_the_same_weights(tmp_path):
-    whole = fit_line(tmp_path / "whole" / "work")
-    with pytest.raises(SystemExit) as stopped:
-        fit_line(tmp_path / "cut" / "work", stop_at=11)
-    assert stopped.value.code == 143
-    assert fit_line(tmp_path / "cut" / "work") == whole
-    assert fit_line(tmp_path / "cut" / "work") == whole  # finished: nothing is trained again
-
-
-def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
-    fit_line(tmp_path / "a" / "work")
-    with pytest.raises(InputError, match="other settings"):
-        fit_line(tmp_path / "a" / "work", fingerprint="another")
-
-
-def test_loss_curve_is_drawn(tmp_path):
-    fit_line(tmp_path / "a" / "work", steps=200)
-    loss_curve(tmp_path / "a" / "work", tmp_path / "loss.png", "line")
-    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_normalised_latents_decode_to_the_same_pixels():
@@ -153,6 +120,149 @@ def test_models_load_as_the_library_classes_they_claim_to_be(tmp_path):
     image = pipeline("a photo of a cup", height=64, width=64, num_inference_steps=2, output_type="np")
     assert image.images.shape == (1, 64, 64, 3)
     assert isinstance(pipeline.vae, AutoencoderKL)
-    train_clip(TINY, corpus, tmp_path / "stable-diffusion", tmp_path / "clip", tmp_path / "c" / "work", "cpu")
-    clip = CLIPModel.from_pretrained(tmp_path / "clip", torch_dtype=torch.float32)
-    assert clip.text_projection.weight.shape == (16, 16)
+    inputs = {"corpus": corpus, "diffusion": tmp_path / "stable-diffusion"}
+    job = FoundationJob(TINY, inputs, tmp_path / "c" / "result", tmp_path / "c" / "work")
+    facts = clip.make(job)
+    model = CLIPModel.from_pretrained(job.output, torch_dtype=torch.float32)
+    assert model.text_projection.weight.shape == (16, 16)
+    assert facts["steps"] == facts["quality"]["steps"] == 2
+    assert {path.name for path in job.output.glob("*.csv")} == {"losses.csv", "losses_quality.csv"}
+
+
+# --- categories, weights to start from ------------------------------------------------------------------
+
+
+def test_categories_are_drawn_as_often_as_they_weigh():
+    shares = category_shares({"key": 5.0, "kite": 0.1})
+    assert shares.sum() == pytest.approx(1) and category_shares({}) is None
+    items = [corpus_item(TINY, index, "diffusion", shares) for index in range(300)]
+    names = [placed.category.name for item in items for placed in item.scene.objects]
+    assert names.count("key") > 30 and names.count("kite") <= 4  # of some 340, 28.1 weights in all
+    with pytest.raises(InputError, match="category_weights: no category 'keys'; categories: "):
+        category_shares({"keys": 1.0})
+
+
+def tiny_autoencoder(folder):
+    torch.manual_seed(1)
+    new_autoencoder(TINY).save_pretrained(folder)
+    return folder
+
+
+def diffusion_job(tmp_path, name: str, **changes) -> FoundationJob:
+    settings = TINY.model_copy(update={"diffusion_steps": 2, **changes})
+    inputs = {"autoencoder": tiny_autoencoder(tmp_path / "autoencoder")}
+    return FoundationJob(settings, inputs, tmp_path / name / "result", tmp_path / name / "work")
+
+
+def test_every_step_shows_pictures_that_were_rendered_for_it(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(diffusion, "BATCH", 4)
+    monkeypatch.setattr(
+        diffusion, "corpus_item", lambda *arguments: shown.append(arguments[1:3]) or corpus_item(*arguments)
+    )
+    diffusion.make(diffusion_job(tmp_path, "a"))
+    assert shown == [(number, "diffusion") for number in range(8)]
+
+
+def test_training_goes_on_from_given_weights_with_the_text_encoder_frozen_or_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(diffusion, "BATCH", 4)
+    first = diffusion_job(tmp_path, "first")
+    diffusion.make(first)
+
+    def parts(job):
+        pipeline = StableDiffusionPipeline.from_pretrained(job.output, torch_dtype=torch.float32)
+        return [
+            torch.cat([p.flatten() for p in m.parameters()]) for m in (pipeline.unet, pipeline.text_encoder)
+        ]
+
+    unet, text = parts(first)
+    for learns in (False, True):
+        job = diffusion_job(
+            tmp_path, f"more-{learns}", diffusion_start=str(first.output), text_encoder_learns=learns
+        )
+        facts = diffusion.make(job)
+        more_unet, more_text = parts(job)
+        assert torch.equal(more_text, text) != learns
+        assert 0 < (more_unet - unet).abs().max() < 0.01 and facts["cpu_seconds"] >= 0
+        assert (job.output / "losses.csv").read_text().startswith("iteration,loss,cpu_seconds\n")
+
+
+def test_weights_that_nobody_can_start_from_are_one_line(tmp_path):
+    with pytest.raises(InputError, match="diffusion_start: nowhere: not a pipeline folder"):
+        diffusion.make(diffusion_job(tmp_path, "a", diffusion_start="nowhere"))
+    with pytest.raises(ValueError, match="text_encoder_learns: false needs a diffusion_start"):
+        FoundationTraining(text_encoder_learns=False)
+    shipped = str(Path(__file__).parents[2] / "resources/miniature/stable-diffusion")
+    with pytest.raises(InputError, match="the settings say"):
+        diffusion.make(diffusion_job(tmp_path, "b", diffusion_start=shipped))
+
+
+# --- what changed is trained anew -------------------------------------------------------------------------
+
+SMALL = {"corpus_images": 40, "autoencoder_channels": [16, 16, 16], "autoencoder_steps": 3}
+
+
+def make(folder, part: str, *more: str, status: int = 0, before: str = "", **settings) -> str:
+    """Make one part by the stage's command line; what it says."""
+    program = f"{before}\nimport runpy\nrunpy.run_module('gen4det.stages.foundation', run_name='__main__')"
+    text = json.dumps({**SMALL, **settings})
+    arguments = [part, "--settings", text, "--folder", str(folder), "--device", "cpu", *more]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == status, done.stderr
+    return done.stderr
+
+
+def autoencoder(folder) -> bytes:
+    return (folder / "autoencoder/result/diffusion_pytorch_model.safetensors").read_bytes()
+
+
+# The renderer's pictures become negatives.
+OTHER_RENDERER = """
+import dataclasses
+from gen4det.miniature import corpus
+from gen4det.miniature.renderer import render_scene
+def negative(*arguments):
+    scene = render_scene(*arguments)
+    return dataclasses.replace(scene, image=255 - scene.image)
+corpus.render_scene = negative
+"""
+
+
+def test_no_checkpoint_or_cache_survives_a_change_of_the_renderer(tmp_path):
+    make(tmp_path, "corpus")
+    make(tmp_path, "autoencoder")
+    first = autoencoder(tmp_path)
+    assert not (tmp_path / "autoencoder/work").exists()
+    record = json.loads((tmp_path / "autoencoder/result.record.json").read_text())
+    assert record["steps"] == 3 and record["settings"].keys() == {
+        "seed", "image_size", "autoencoder_channels", "autoencoder_steps",
+    }  # fmt: skip
+    said = make(tmp_path, "autoencoder", "--max-seconds", "0.001", status=75)
+    assert (tmp_path / "autoencoder/work/losses/checkpoint.pt").exists(), said
+    make(tmp_path, "corpus", before=OTHER_RENDERER)
+    said = make(tmp_path, "autoencoder", status=2)
+    assert "autoencoder/work: begun with other corpus; delete this folder to begin anew" in said
+    shutil.rmtree(tmp_path / "autoencoder/work")
+    make(tmp_path, "autoencoder")
+    assert autoencoder(tmp_path) != first
+    make(tmp_path, "corpus")
+    make(tmp_path, "autoencoder")  # nothing of the second training is left: it begins anew by itself
+    assert autoencoder(tmp_path) == first
+
+
+def test_a_part_whose_input_is_missing_is_one_line(tmp_path):
+    assert "corpus/result: no such folder; make this part first" in make(tmp_path, "autoencoder", status=2)
+
+
+def test_each_part_names_all_settings_that_it_reads_and_knows_no_other_part_s_code():
+    for name, part in PARTS.items():
+        assert set(part.settings) <= set(FoundationTraining.model_fields), name
+        assert all(read in PARTS for read in part.reads)
+        closure = import_closure("gen4det.stages.foundation", part.module)
+        assert ("gen4det.detection.detectors" in closure) == (name == "backbone"), name
+        assert ("gen4det.miniature.judge" in closure) == (name == "judge"), name
+        assert "gen4det.miniature.diffusion" not in closure or name in (
+            "diffusion", "inpainting", "clip", "judge",
+        ), name  # fmt: skip

@@ -32,6 +32,17 @@ def test_memory_follows_the_annotations_that_are_read(tmp_path):
     assert memory("filter", NEEDS)(None, inputs, attempt=1) == 1000 + 8 * 6
 
 
+def test_every_process_of_a_training_on_several_gpus_reads_the_annotations_and_all_share_the_loaders(
+    tmp_path,
+):
+    (tmp_path / "a.json").write_bytes(bytes(10**6))
+    one, eight = (JobNeeds(mem_mb=1000, runtime=60, gpu=gpu) for gpu in (1, 8))
+    asked = [memory("train", needs)(None, [str(tmp_path / "a.json")], attempt=1) for needs in (one, eight)]
+    assert asked == [1000 + 8, 1000 + 8 * 8]
+    shared = [workflow.loaders(None, SimpleNamespace(gpu=gpu), threads=8) for gpu in (0, 1, 4, 8, 16)]
+    assert shared == [0, 8, 2, 1, 1]
+
+
 def test_several_gpus_are_one_task_that_starts_a_process_for_each():
     assert launcher(None, SimpleNamespace(gpu=1)) == launcher(None, SimpleNamespace(gpu=0)) == "python -m"
     several = launcher(None, SimpleNamespace(gpu=4))

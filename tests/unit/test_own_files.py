@@ -13,7 +13,8 @@ from gen4det.core.errors import InputError
 from gen4det.core.yaml_files import read_yaml
 from gen4det.data.photographs import register_photographs
 from gen4det.data.pictures_seen import UNSEEN, seen_file
-from gen4det.orchestration.hashes import learns_masks, sampled_hash
+from gen4det.detection.config_files import learns_masks
+from gen4det.orchestration.hashes import sampled_hash
 from gen4det.orchestration.jobs import Jobs
 from gen4det.orchestration.own_files import pictures_token
 from gen4det.orchestration.project import load_project

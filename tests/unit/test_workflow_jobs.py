@@ -18,10 +18,11 @@ from gen4det.core.errors import InputError
 from gen4det.core.provenance import import_closure
 from gen4det.core.yaml_files import read_yaml
 from gen4det.data.download_settings import DownloadDataset, DownloadModel, ModelDownloads
+from gen4det.detection.config_files import config_files
 from gen4det.filters.settings import FilterSettings
 from gen4det.orchestration.commands import device, helpers, loaders, shell_prefix, time_budget
 from gen4det.orchestration.downloads import Downloads
-from gen4det.orchestration.hashes import FULLY_HASHED, config_files, folder_hash, model_hashes, sampled_hash
+from gen4det.orchestration.hashes import FULLY_HASHED, folder_hash, model_hashes, sampled_hash
 from gen4det.orchestration.jobs import Jobs, one_of
 from gen4det.orchestration.messages import NOTE, explain_failures, explain_locks, note_run
 from gen4det.orchestration.project import Project, load_project
@@ -117,6 +118,10 @@ def test_targets_are_the_pages_of_the_configured_studies(jobs):
         "results/miniature/figures/lvis_rare.pdf",
         "results/miniature/figures/lvis_rare_gallery.pdf",
         "results/miniature/synthetic/lvis/gen2det/filter.pdf",
+        *(
+            f"results/miniature/detectors/lvis/mask-rcnn/{arm}/seed0/losses.png"
+            for arm in ("real", "mosaicfusion", "gen2det")
+        ),
     ]
 
 
@@ -342,6 +347,33 @@ def test_config_files_follow_their_bases(tmp_path):
     assert [path.name for path in config_files(tmp_path / "a.py")] == ["a.py", "b.py", "c.py"]
 
 
+def test_lazy_configs_follow_their_bases_too(tmp_path):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "a.py").write_text(
+        "from mmengine.config import read_base\n"
+        "with read_base():\n    from .b import *\n    from ..c import schedule\n    from mmdet.x import *\n"
+    )
+    (tmp_path / "here" / "b.py").write_text("lr = 1\n")
+    (tmp_path / "c.py").write_text("schedule = 1\n")
+    assert [path.name for path in config_files(tmp_path / "here" / "a.py")] == ["a.py", "b.py", "c.py"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("_base_ = ['absent.py']", "absent.py: No such file"),
+        ("_base_ = [folder + '/b.py']", "_base_ is computed"),
+        ("from mmengine.config import read_base\nwith read_base():\n    import b", "line 3: expected `from"),
+        ("model = dict(", "a.py: not a config of mmengine"),
+    ],
+)
+def test_configs_whose_bases_nobody_can_follow_are_one_line(tmp_path, text, message):
+    (tmp_path / "a.py").write_text(text)
+    with pytest.raises(InputError, match=message) as refused:
+        config_files(tmp_path / "a.py")
+    assert "\n" not in str(refused.value)
+
+
 # --- shell ----------------------------------------------------------------------------------------
 
 
@@ -516,3 +548,27 @@ def test_bad_input_is_refused_filters_that_refer_to_nothing():
     models = {name: MODELS[name] for name in ("diffusion", "clip")}
     with pytest.raises(InputError, match="mosaicfusion.filter.aesthetic: needs foundation.aesthetic"):
         filtered(foundation=models)
+
+
+# --- the miniature's foundation models ----------------------------------------------------------------
+
+
+def part(name: str) -> SimpleNamespace:
+    return SimpleNamespace(part=name)
+
+
+def test_a_setting_of_a_part_of_the_foundation_models_makes_that_part_again():
+    before = changed().foundation
+    after = changed(foundation_training={"diffusion_steps": 7, "category_weights": {"key": 3.0}}).foundation
+    differ = [name for name in before.parts() if before.job(part(name)) != after.job(part(name))]
+    assert differ == ["diffusion"] and before.job(SimpleNamespace()) == after.job(SimpleNamespace())
+    assert after.reads(part("inpainting")) == ["results/foundation/diffusion/result"]
+    assert "results/foundation/clip/losses.png" in after.reads(SimpleNamespace())
+
+
+def test_the_parameter_of_a_part_has_what_it_reads_beside_its_inputs(tmp_path):
+    foundation = changed(foundation_training={"diffusion_start": MODELS["diffusion"]["path"]}).foundation
+    files = {name: json.loads(foundation.job(part(name)))["files"] for name in foundation.parts()}
+    assert files["diffusion"].keys() == {MODELS["diffusion"]["path"]} and all(files["diffusion"].values())
+    assert files["backbone"].keys() == {"config/detectors/miniature_mask_rcnn.py"}
+    assert not files["autoencoder"] and not files["corpus"]

@@ -24,8 +24,8 @@ pytestmark = pytest.mark.workflow
 STUDY = "config/studies/lvis_rare.yaml"
 PAGES = Counter(table=1, figure=1, gallery=1)
 TABLE = Counter(table=1, figure=1)
-DETECTION = Counter(train=1, predict=1, measure=1)
-"""Training, predictions and measures of one arm."""
+DETECTION = Counter(train=1, predict=1, measure=1, loss_curve=1)
+"""Training, its curve, predictions and measures of one arm."""
 DRAWING = Counter(plan=1, generate=2, filter=1)
 SYNTHETIC = DRAWING + DETECTION + PAGES
 """All that depends on what MosaicFusion draws; the other arms do not."""
@@ -112,16 +112,16 @@ EXPECTED: dict[str, tuple[Change, Counter]] = {
     "the code of tables": (code("evaluation/study_table"), PAGES),
     "more seeds": (
         text(CONFIG, ("seeds: [0]", "seeds: [0, 1, 2]")),
-        Counter(train=6, predict=6, measure=6) + TABLE,
+        Counter(train=6, predict=6, measure=6, loss_curve=6) + TABLE,
     ),
     "the code of a measure": (code("evaluation/average_precision"), Counter(measure=3) + TABLE),
     "the code of trainings": (
         code("detection/training"),
-        Counter(train=3, predict=3, measure=3) + ASKING + PAGES,
+        Counter(train=3, predict=3, measure=3, loss_curve=3) + ASKING + PAGES,
     ),
     "the schedule of the detector": (
         text("config/detectors/miniature_mask_rcnn.py", ("weight_decay=1e-4", "weight_decay=2e-4")),
-        Counter(train=3, predict=3, measure=3) + ASKING + PAGES,
+        Counter(train=3, predict=3, measure=3, loss_curve=3) + ASKING + PAGES,
     ),
     "another detector with equal settings": (another_detector, NOTHING),
     "a threshold": (text(CONFIG, ("min_iou: 0.0", "min_iou: 0.1")),
@@ -141,7 +141,7 @@ EXPECTED: dict[str, tuple[Change, Counter]] = {
     ),
     "the number of shards": (
         text(CONFIG, ("shards: 2", "shards: 3")),
-        ALL - Counter(render=1, plan=2, train=1, predict=1, measure=1)
+        ALL - Counter(render=1, plan=2, train=1, predict=1, measure=1, loss_curve=1)
         + Counter(generate=2, rate=1, detect=1),
     ),
     "a model": (other_weights("resources/miniature/stable-diffusion/unet"), SYNTHETIC),

@@ -63,7 +63,7 @@ def test_from_a_cell_of_the_table_back_to_the_images(finished):
 def test_each_job_has_a_log_without_carriage_returns_and_a_benchmark(finished):
     logs = sorted((finished / RESULTS / "logs").rglob("*.log"))
     benchmarks = sorted((finished / RESULTS / "benchmarks").rglob("*.tsv"))
-    assert len(logs) == len(benchmarks) == 26
+    assert len(logs) == len(benchmarks) == 29
     assert not [log for log in logs if b"\r" in log.read_bytes()]
 
 

@@ -110,6 +110,7 @@ pathvars:
     results=jobs.results,
     logs=f"{jobs.results}/logs",
     benchmarks=f"{jobs.results}/benchmarks",
+    foundation=jobs.foundation.folder,
 
 
 wildcard_constraints:
@@ -122,3 +123,4 @@ wildcard_constraints:
     step=jobs.names("step"),
     seed=r"\d+",
     shard=r"\d{5}",
+    part="|".join(jobs.foundation.parts()),

@@ -1,19 +1,23 @@
 """The miniature's foundation models, trained again; they ship with the repository.
 
-    snakemake --profile local miniature_foundation     trains and judges them, resumable, below <results>/foundation
+    snakemake --profile local miniature_foundation     trains and judges them, resumable, below results/foundation
     snakemake --profile local install_foundation       and copies them to resources/miniature
 
-Loss curves, sample grids and reconstructions are outputs. Checkpoints lie in undeclared folders `work`.
+Loss curves, sample grids and reconstructions are outputs. Checkpoints lie in undeclared folders `work`. The parts
+are in gen4det/miniature/foundation_parts.py.
 """
 
 
-rule foundation_corpus:
+rule foundation:
+    input:
+        jobs.foundation.reads,
     output:
-        corpus=directory("<results>/foundation/corpus"),
+        result=directory("<foundation>/{part}/result"),
+        record="<foundation>/{part}/result.record.json",
     log:
-        "<logs>/foundation/corpus.log",
+        "<logs>/foundation/{part}.log",
     benchmark:
-        "<benchmarks>/foundation/corpus.tsv"
+        "<benchmarks>/foundation/{part}.tsv"
     conda:
         "../../envs/compute.yaml"
     threads: jobs.needs("fit").threads
@@ -22,163 +26,71 @@ rule foundation_corpus:
         runtime=jobs.runtime("fit"),
         gpu=jobs.needs("fit").gpu,
     params:
-        job=jobs.foundation,
-        folder="<results>/foundation",
-        part="corpus",
+        job=jobs.foundation.job,
+        folder="<foundation>",
         device=device,
+        budget=budget,
     message:
-        "Foundation models: {params.part}"
+        "Foundation models: {wildcards.part}"
     shell:
-        "python -m gen4det.stages.foundation {params.part} --settings {params.job:q}"
-        " --folder {params.folder:q} --device {params.device} 2>&1 | tee_log {log:q}"
+        "python -m gen4det.stages.foundation {wildcards.part} --settings {params.job:q}"
+        " --folder {params.folder:q} --device {params.device} {params.budget} 2>&1 | tee_log {log:q}"
 
 
-use rule foundation_corpus as foundation_autoencoder with:
+rule foundation_losses:
     input:
-        rules.foundation_corpus.output.corpus,
+        "<foundation>/{part}/result",
     output:
-        model=directory("<results>/foundation/models/autoencoder"),
-        loss="<results>/foundation/autoencoder/loss.png",
+        "<foundation>/{part}/losses.png",
     log:
-        "<logs>/foundation/autoencoder.log",
+        "<logs>/foundation/{part}_losses.log",
     benchmark:
-        "<benchmarks>/foundation/autoencoder.tsv"
+        "<benchmarks>/foundation/{part}_losses.tsv"
+    conda:
+        "../../envs/analyse.yaml"
+    threads: jobs.needs("plot").threads
+    resources:
+        mem_mb=jobs.memory("plot"),
+        runtime=jobs.runtime("plot"),
     params:
-        job=jobs.foundation,
-        folder="<results>/foundation",
-        part="autoencoder",
-        device=device,
-
-
-use rule foundation_corpus as foundation_diffusion with:
-    input:
-        rules.foundation_corpus.output.corpus,
-        rules.foundation_autoencoder.output.model,
-    output:
-        model=directory("<results>/foundation/models/stable-diffusion"),
-        loss="<results>/foundation/diffusion/loss.png",
-    log:
-        "<logs>/foundation/diffusion.log",
-    benchmark:
-        "<benchmarks>/foundation/diffusion.tsv"
-    params:
-        job=jobs.foundation,
-        folder="<results>/foundation",
-        part="diffusion",
-        device=device,
-
-
-use rule foundation_corpus as foundation_inpainting with:
-    input:
-        rules.foundation_diffusion.output.model,
-    output:
-        model=directory("<results>/foundation/models/gligen-inpainting"),
-        loss="<results>/foundation/inpainting/loss.png",
-    log:
-        "<logs>/foundation/inpainting.log",
-    benchmark:
-        "<benchmarks>/foundation/inpainting.tsv"
-    params:
-        job=jobs.foundation,
-        folder="<results>/foundation",
-        part="inpainting",
-        device=device,
-
-
-use rule foundation_corpus as foundation_clip with:
-    input:
-        rules.foundation_corpus.output.corpus,
-        rules.foundation_diffusion.output.model,
-    output:
-        model=directory("<results>/foundation/models/clip"),
-        loss="<results>/foundation/clip/loss.png",
-    log:
-        "<logs>/foundation/clip.log",
-    benchmark:
-        "<benchmarks>/foundation/clip.tsv"
-    params:
-        job=jobs.foundation,
-        folder="<results>/foundation",
-        part="clip",
-        device=device,
-
-
-use rule foundation_corpus as foundation_aesthetic with:
-    input:
-        rules.foundation_clip.output.model,
-    output:
-        model=directory("<results>/foundation/models/aesthetic"),
-        loss="<results>/foundation/aesthetic/loss.png",
-        scores="<results>/foundation/aesthetic/scores.png",
-    log:
-        "<logs>/foundation/aesthetic.log",
-    benchmark:
-        "<benchmarks>/foundation/aesthetic.tsv"
-    params:
-        job=jobs.foundation,
-        folder="<results>/foundation",
-        part="aesthetic",
-        device=device,
-
-
-use rule foundation_corpus as foundation_backbone with:
-    input:
-        rules.foundation_corpus.output.corpus,
-    output:
-        model="<results>/foundation/models/backbone/model.safetensors",
-        loss="<results>/foundation/backbone/loss.png",
-    log:
-        "<logs>/foundation/backbone.log",
-    benchmark:
-        "<benchmarks>/foundation/backbone.tsv"
-    params:
-        job=jobs.foundation,
-        folder="<results>/foundation",
-        part="backbone",
-        device=device,
-
-
-use rule foundation_corpus as foundation_judge with:
-    input:
-        rules.foundation_corpus.output.corpus,
-        rules.foundation_diffusion.output.model,
-        rules.foundation_inpainting.output.model,
-    output:
-        "<results>/foundation/judge/judgement.json",
-        "<results>/foundation/judge/samples.png",
-        "<results>/foundation/judge/reconstructions.png",
-        "<results>/foundation/judge/inpainting.png",
-    log:
-        "<logs>/foundation/judge.log",
-    benchmark:
-        "<benchmarks>/foundation/judge.tsv"
-    params:
-        job=jobs.foundation,
-        folder="<results>/foundation",
-        part="judge",
-        device=device,
+        job=jobs.loss_curve,
+    message:
+        "Curve of the losses of {wildcards.part}"
+    shell:
+        "python -m gen4det.stages.loss_curve --settings {params.job:q} --losses {input:q}/losses.csv"
+        " --output {output:q} 2>&1 | tee_log {log:q}"
 
 
 rule miniature_foundation:
     input:
-        rules.foundation_inpainting.output,
-        rules.foundation_clip.output,
-        rules.foundation_aesthetic.output,
-        rules.foundation_backbone.output,
-        rules.foundation_judge.output,
+        expand("<foundation>/{part}/result", part=jobs.foundation.parts()),
+        expand(
+            "<foundation>/{part}/losses.png", part=jobs.foundation.parts(learns=True)
+        ),
 
 
-use rule foundation_corpus as install_foundation with:
+rule install_foundation:
     input:
-        rules.miniature_foundation.input,
+        jobs.foundation.reads,
     output:
-        touch("<results>/foundation/installed"),
+        touch("<foundation>/installed"),
     log:
         "<logs>/foundation/install.log",
     benchmark:
         "<benchmarks>/foundation/install.tsv"
+    conda:
+        "../../envs/compute.yaml"
+    threads: jobs.needs("fit").threads
+    resources:
+        mem_mb=jobs.memory("fit"),
+        runtime=jobs.runtime("fit"),
+        gpu=jobs.needs("fit").gpu,
     params:
-        job=jobs.foundation,
-        folder="<results>/foundation",
-        part="install",
+        job=jobs.foundation.job,
+        folder="<foundation>",
         device=device,
+    message:
+        "Foundation models: install"
+    shell:
+        "python -m gen4det.stages.foundation install --settings {params.job:q}"
+        " --folder {params.folder:q} --device {params.device} 2>&1 | tee_log {log:q}"

@@ -103,3 +103,37 @@ rule gallery:
         "python -m gen4det.stages.plot gallery --settings {params.job:q} --synthetic {input.synthetic:q}"
         " --output {output.pdf:q}"
         " 2>&1 | tee_log {log:q}"
+
+
+rule loss_curve:
+    input:
+        "<results>/detectors/{dataset}/{detector}/{arm}/seed{seed}/losses.csv",
+    output:
+        report(
+            "<results>/detectors/{dataset}/{detector}/{arm}/seed{seed}/losses.png",
+            caption="../report/losses.rst",
+            category="Trainings",
+            labels={
+                "data": "{dataset}",
+                "detector": "{detector}",
+                "arm": "{arm}",
+                "seed": "{seed}",
+            },
+        ),
+    log:
+        "<logs>/loss_curve/{dataset}/{detector}/{arm}/seed{seed}.log",
+    benchmark:
+        "<benchmarks>/loss_curve/{dataset}/{detector}/{arm}/seed{seed}.tsv"
+    conda:
+        "../../envs/analyse.yaml"
+    threads: jobs.needs("plot").threads
+    resources:
+        mem_mb=jobs.memory("plot"),
+        runtime=jobs.runtime("plot"),
+    params:
+        job=jobs.loss_curve,
+    message:
+        "Curve of the losses in {input}"
+    shell:
+        "python -m gen4det.stages.loss_curve --settings {params.job:q} --losses {input:q} --output {output:q}"
+        " 2>&1 | tee_log {log:q}"

@@ -14,17 +14,6 @@ rule train:
     output:
         weights="<results>/detectors/{dataset}/{detector}/{arm}/seed{seed}/weights.safetensors",
         losses="<results>/detectors/{dataset}/{detector}/{arm}/seed{seed}/losses.csv",
-        curve=report(
-            "<results>/detectors/{dataset}/{detector}/{arm}/seed{seed}/losses.png",
-            caption="../report/losses.rst",
-            category="Trainings",
-            labels={
-                "data": "{dataset}",
-                "detector": "{detector}",
-                "arm": "{arm}",
-                "seed": "{seed}",
-            },
-        ),
         record="<results>/detectors/{dataset}/{detector}/{arm}/seed{seed}/weights.safetensors.record.json",
     log:
         "<logs>/train/{dataset}/{detector}/{arm}/seed{seed}.log",

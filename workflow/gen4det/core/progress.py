@@ -15,9 +15,19 @@ asks for a state every second when somebody watches, so that bars move on the sc
 
 
 def progress(
-    items: Iterable[T], description: str, unit: str, *, total: int | None = None, initial: int = 0
+    items: Iterable[T],
+    description: str,
+    unit: str,
+    *,
+    total: int | None = None,
+    initial: int = 0,
+    hidden: bool = False,
 ) -> Iterator[T]:
-    """Iterate over `items` behind a bar on stderr; `initial` of the `total` were done before."""
+    """Iterate over `items` behind a bar on stderr; `initial` of the `total` were done before.
+
+    Args:
+        hidden: show nothing, in a process whose work another one shows.
+    """
     interval = 0.1 if sys.stderr.isatty() else LOG_SECONDS
     return tqdm(
         items,
@@ -27,6 +37,7 @@ def progress(
         initial=initial,
         mininterval=interval,
         dynamic_ncols=True,
+        disable=hidden,
     )
 
 

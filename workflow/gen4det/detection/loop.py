@@ -9,24 +9,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
-from torch import distributed, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from gen4det.core.progress import progress
 from gen4det.core.provenance import seed_for
 from gen4det.detection.datasets import seed_everything
-from gen4det.detection.losses import Losses
+from gen4det.training import processes
+from gen4det.training.losses import Losses
 from gen4det.training.stop import Stop
 from gen4det.training.work_folder import WorkFolder
 
-SAVE_SECONDS = 20.0
-"""Least time between two checkpoints."""
-SAVE_SHARE = 0.02
-"""Largest share of the time that checkpoints may take."""
 LOOK_ITERATIONS = 10
 """Iterations between two looks at the losses; each waits for the GPU."""
 
@@ -38,8 +34,7 @@ class TrainingLoop(BaseLoop):
         runner, dataloader: mmengine's; the loader's batch_sampler is a `BatchSampler`.
         max_iters: length of the training.
         seed: of the training.
-        work: where to save; None in all processes but the first.
-        state: what a loop before this one saved.
+        work: where to save, and what a loop before this one saved.
         stop: asked after every iteration.
     """
 
@@ -53,8 +48,7 @@ class TrainingLoop(BaseLoop):
         *,
         max_iters: int,
         seed: int,
-        work: WorkFolder | None,
-        state: dict | None,
+        work: WorkFolder,
         stop: Stop | None,
     ):
         super().__init__(runner, dataloader)
@@ -66,7 +60,6 @@ class TrainingLoop(BaseLoop):
         """Time in iterations, earlier attempts included."""
         self.losses = Losses()
         self._work = work
-        self._state = state
         self._stop = stop
 
     @property
@@ -76,33 +69,39 @@ class TrainingLoop(BaseLoop):
 
     def run(self) -> nn.Module:
         """Train; saves on the way, and at the end if it is not the end of the training."""
-        if self._state is not None:
-            self._restore(self._state)
-            self._state = None
+        if (state := self._work.take()) is not None:
+            self._restore(state)
         runner = self.runner
         runner.call_hook("before_train")
         runner.call_hook("before_train_epoch")
         runner.model.train()
         self.dataloader.batch_sampler.start = self.iter
         batches = iter(self.dataloader)
-        last_save, save_took, resting = time.monotonic(), 0.0, True
-        with progress(None, "training", "iteration", total=self.max_iters, initial=self.iter) as bar:
+        saved = self.iter
+        with progress(
+            None,
+            "training",
+            "iteration",
+            total=self.max_iters,
+            initial=self.iter,
+            hidden=not processes.is_first(),
+        ) as bar:
             while not self.finished and not self._told_to_stop():
                 started = time.monotonic()
                 self._iterate(next(batches))
-                resting = False
-                now = time.monotonic()
-                self.seconds += now - started
+                self.seconds += time.monotonic() - started
                 if self.iter % LOOK_ITERATIONS == 0 or self.finished:
                     bar.set_postfix(self._shown(), refresh=False)
                 bar.update()
-                if now - last_save > max(SAVE_SECONDS, save_took / SAVE_SHARE):
+                if self._work.is_due:
                     self.save()
-                    last_save, save_took, resting = time.monotonic(), time.monotonic() - now, True
+                    saved = self.iter
                 if self._stop is not None:
                     self._stop.step()
-        if not resting and not self.finished:
-            self.save()
+        if not self.finished:
+            if saved < self.iter:
+                self.save()
+            processes.wait()  # for the one that saves
         runner.call_hook("after_train_epoch")
         runner.call_hook("after_train")
         return runner.model
@@ -123,12 +122,7 @@ class TrainingLoop(BaseLoop):
 
     def _told_to_stop(self) -> bool:
         """Whether any process is told to stop; all must do so after the same iteration."""
-        told = self._stop is not None and self._stop.reached()
-        if not distributed.is_initialized():
-            return told
-        flag = torch.tensor(float(told), device=next(self.runner.model.parameters()).device)
-        distributed.all_reduce(flag, distributed.ReduceOp.MAX)
-        return bool(flag)
+        return processes.any_of(self._stop is not None and self._stop.reached())
 
     # --- checkpoints ----------------------------------------------------------------------------------
 
@@ -148,7 +142,7 @@ class TrainingLoop(BaseLoop):
 
     def save(self) -> None:
         """Write a checkpoint (first process only)."""
-        if self._work is not None:
+        if processes.is_first():
             self._work.save(self.state())
 
     def _restore(self, state: dict) -> None:

@@ -1,10 +1,8 @@
 """Training of one detector on real and synthetic images."""
 
-import contextlib
 import functools
 import logging
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from torch import distributed, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from gen4det.core.errors import InputError
@@ -30,6 +28,7 @@ from gen4det.detection.loop import TrainingLoop, make_runner
 from gen4det.detection.samplers import BatchSampler, Pool, repeat_factors
 from gen4det.detection.settings import Completeness, DetectorSettings, LabelSettings, TrainSettings
 from gen4det.detection.weights import save_weights
+from gen4det.training import processes
 from gen4det.training.stop import Stop
 from gen4det.training.work_folder import WorkFolder
 
@@ -61,9 +60,14 @@ def train(
 ) -> Trained:
     """Train a detector, or go on with it where an earlier call was stopped or killed.
 
-    Writes `output` (safetensors with classes and config), losses.csv and losses.png beside it. Until then all
+    Writes `output` (safetensors with classes and config) and losses.csv beside it. Until then all
     lies in the folder `work` beside it, which is removed in the end. On a CPU the result is the same to the
     bit whether or not the training was interrupted, for the same number of threads.
+
+    Several processes, each with a part of every batch, train to what one process trains with the same batches
+    but for this: sums are added in another order; regions are sampled with other random numbers; losses that
+    are means over the regions found, such as that of masks, are means of each process first, as usual in
+    mmdet; batch normalisation that learns sees the images of its own process.
 
     Args:
         dataset: its training split is the real data; its categories are the detector's classes.
@@ -76,7 +80,7 @@ def train(
     Raises:
         InputError: data, config, weights or checkpoint are unusable, or the training diverged.
     """
-    rank, world_size = _join_processes(device)
+    rank, world_size = processes.join(device)
     sources, categories = load_sources(dataset, synthetic, real=settings.real, detector=settings.detector)
     detector = settings.detector
     set_float32_arithmetic(detector.precision)
@@ -105,7 +109,7 @@ def train(
     del sources
 
     output = Path(output)
-    with _work_folder(output.parent / "work", fingerprint, rank) as (work, state):
+    with WorkFolder(output.parent / "work", fingerprint) as work:
         loader = DataLoader(
             data,
             batch_sampler=batch_sampler(data, settings, config.batch_size, rank=rank, world_size=world_size),
@@ -128,7 +132,6 @@ def train(
             max_iters=config.max_iters,
             seed=settings.seed,
             work=work,
-            state=state,
             stop=stop,
         )
         runner = make_runner(config, model, loader, loop, output.parent / "work" / "mmengine")
@@ -146,7 +149,7 @@ def train(
             "threads": torch.get_num_threads(),
             "operators": mmcv_ext.description(device),
         }
-        if work is not None:
+        if processes.is_first():
             save_weights(
                 output,
                 loop.state()["state_dict"],
@@ -156,6 +159,7 @@ def train(
             )
             loop.losses.write(output.parent)
             work.remove()
+    processes.wait()
     return Trained(True, loop.iter, facts)
 
 
@@ -294,39 +298,6 @@ def initial_model(
     if detector.backbone_weights is not None:
         load_backbone(built, detector.backbone_weights)
     return built
-
-
-@contextlib.contextmanager
-def _work_folder(path: Path, fingerprint: dict, rank: int) -> Iterator[tuple[WorkFolder | None, dict | None]]:
-    """The work folder (first process only) and the state to go on from (all processes)."""
-    if rank == 0:
-        with WorkFolder(path, fingerprint) as work:
-            yield work, _from_first(work.state)
-    else:
-        yield None, _from_first(None)
-
-
-# --- several processes ----------------------------------------------------------------------------
-
-
-def _join_processes(device: str) -> tuple[int, int]:
-    """(rank, number of processes); joins the others if torchrun started this one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return 0, 1
-    if device == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    if not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device == "cuda" else "gloo")
-    return distributed.get_rank(), distributed.get_world_size()
-
-
-def _from_first(value: dict | None) -> dict | None:
-    """The value that the first process has."""
-    if not distributed.is_initialized():
-        return value
-    box = [value]
-    distributed.broadcast_object_list(box)
-    return box[0]
 
 
 def _on_device(model: nn.Module, device: str, world_size: int) -> nn.Module:

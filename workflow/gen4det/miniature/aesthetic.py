@@ -16,13 +16,13 @@ from scipy.stats import mannwhitneyu, spearmanr
 from torch import nn
 
 from gen4det.core.progress import progress
-from gen4det.core.provenance import atomic_write, content_hash, seed_for, write_json
+from gen4det.core.provenance import atomic_write, seed_for, write_json
 from gen4det.miniature.categories import CATEGORIES
 from gen4det.miniature.corpus import corpus_item
 from gen4det.miniature.degradation import KINDS, degrade
+from gen4det.miniature.foundation_job import FoundationJob
 from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.renderer import Scene, render_scene
-from gen4det.miniature.training import train
 
 SCENE_SIZE, OBJECT_SIZE = 128, (18.0, 58.0)  # as in the detection data
 PORTRAIT_SHARE = 0.2
@@ -84,31 +84,18 @@ def embedded_pairs(
     }  # fmt: skip
 
 
-def train_aesthetic(
-    settings: FoundationTraining,
-    head: nn.Module,
-    embed: Embed,
-    output: Path,
-    work: Path,
-    device: str,
-    *,
-    clip: str,
-    heldout: int = HELDOUT,
-) -> dict:
-    """Train the head and save it to the folder `output`, with `scores.png` beside the folder `work`.
+def train_aesthetic(job: FoundationJob, head: nn.Module, embed: Embed, *, heldout: int = HELDOUT) -> dict:
+    """Train the head and save it, with `scores.png`.
 
     Args:
         head: maps embeddings (N, D) to scores (N,).
-        clip: hash of the model behind `embed`; what was computed with another one is not used.
         heldout: pairs that it is judged on.
 
     Returns:
-        Figures on held-out pairs, for the record: see `judge_head`.
+        Facts for the record; "heldout" holds figures on held-out pairs, see `judge_head`.
     """
-    work.mkdir(parents=True, exist_ok=True)
-    fingerprint = settings.model_dump(include={"seed", "image_size", "aesthetic_scenes", "aesthetic_steps"})
-    fingerprint["clip"] = clip
-    cache = work / f"embeddings-{content_hash(fingerprint)[:12]}.pt"
+    settings, device = job.settings, job.device
+    cache = job.work / "embeddings.pt"
     if not cache.exists():
         pairs = embedded_pairs(settings, embed, "aesthetic", settings.aesthetic_scenes)
         with atomic_write(cache) as temporary:
@@ -123,15 +110,11 @@ def train_aesthetic(
         pick = torch.from_numpy(rng.integers(0, len(quality), BATCH)).to(device)
         return nn.functional.mse_loss(head(embeddings[pick]), quality[pick])
 
-    train(
-        [head], step_loss, steps=settings.aesthetic_steps, learning_rate=2e-3, work=work,
-        fingerprint=fingerprint, ema_decay=0.99,
-    )  # fmt: skip
+    trained = job.train([head], step_loss, steps=settings.aesthetic_steps, learning_rate=2e-3, ema_decay=0.99)
     head.eval()
     facts, clean_scores, spoilt_scores = judge_head(settings, head, embed, device, heldout)
-    draw_scores(settings, clean_scores, spoilt_scores, facts, work.parent / "scores.png")
-    with atomic_write(output) as folder:
-        folder.mkdir()
+    with job.result() as folder:
+        draw_scores(settings, clean_scores, spoilt_scores, facts, folder / "scores.png")
         state = {name: value.half().cpu().contiguous() for name, value in head.state_dict().items()}
         save_file(state, folder / "model.safetensors")
         config = {
@@ -139,7 +122,7 @@ def train_aesthetic(
             "layers": [1024, 128, 64, 16, 1], "scores": [WORST, BEST], "heldout": facts,
         }  # fmt: skip
         write_json(folder / "config.json", config, indent=1)
-    return facts
+    return {**trained, "heldout": facts}
 
 
 @torch.no_grad()

@@ -1,14 +1,11 @@
 """The KL autoencoder of the miniature's Stable Diffusion."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from tqdm import trange
 
+from gen4det.miniature.foundation_job import FoundationJob
 from gen4det.miniature.foundation_settings import FoundationTraining
-from gen4det.miniature.training import train
 
 BATCH = 16
 
@@ -35,11 +32,10 @@ def to_tensor(images: np.ndarray, device: str) -> torch.Tensor:
     return (tensor.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
-def train_autoencoder(
-    settings: FoundationTraining, corpus: Path, output: Path, work: Path, device: str
-) -> None:
-    """Train on the corpus images and save in diffusers' format to `output`."""
-    images = np.load(corpus / "images.npy", mmap_mode="r")
+def make(job: FoundationJob) -> dict:
+    """Train on the corpus images and save in diffusers' format; facts for the record."""
+    settings, device = job.settings, job.device
+    images = np.load(job.inputs["corpus"] / "images.npy", mmap_mode="r")
     torch.manual_seed(settings.seed)
     vae = new_autoencoder(settings).to(device, memory_format=torch.channels_last)
 
@@ -53,15 +49,11 @@ def train_autoencoder(
         kl = posterior.kl().mean() / target[0].numel()
         return 2 * error.square().mean() + 0.5 * error.abs().mean() + 1e-6 * kl
 
-    train(
-        [vae], step_loss, steps=settings.autoencoder_steps, learning_rate=2e-3, work=work,
-        fingerprint=settings.model_dump(
-            include={"seed", "image_size", "autoencoder_channels", "autoencoder_steps"}
-        ),
-        ema_decay=0.99,
-    )  # fmt: skip
+    facts = job.train([vae], step_loss, steps=settings.autoencoder_steps, learning_rate=2e-3, ema_decay=0.99)
     normalise_latents(vae, images, device)
-    vae.half().save_pretrained(output, safe_serialization=True)
+    with job.result() as folder:
+        vae.half().save_pretrained(folder, safe_serialization=True)
+    return facts
 
 
 @torch.no_grad()
@@ -84,11 +76,3 @@ def normalise_latents(vae: AutoencoderKL, images: np.ndarray, device: str, count
     to_latent.bias[channels:] -= 2 * scale.log()
     from_latent.bias += from_latent.weight[:, :, 0, 0] @ centre
     from_latent.weight *= scale[None, :, None, None]
-
-
-@torch.no_grad()
-def encode_corpus(vae: AutoencoderKL, images: np.ndarray, device: str, batch: int = 64) -> torch.Tensor:
-    """Posterior means of all images, float16 (N, 4, h, w)."""
-    starts = trange(0, len(images), batch, desc="encode corpus", mininterval=2)
-    parts = (to_tensor(images[start : start + batch], device) for start in starts)
-    return torch.cat([vae.encode(part).latent_dist.mode().half().cpu() for part in parts])

@@ -1,9 +1,46 @@
-"""The model card that lies beside the miniature's weights."""
+"""The miniature's weights in the folder that ships with the repository, with a model card beside them."""
 
+import json
+import os
+import shutil
 from pathlib import Path
 
 from gen4det.core.provenance import atomic_write
 from gen4det.miniature.foundation_settings import FoundationTraining
+
+FOLDERS = {
+    "diffusion": "stable-diffusion",
+    "inpainting": "gligen-inpainting",
+    "clip": "clip",
+    "aesthetic": "aesthetic",
+    "backbone": "backbone",
+}
+"""Names under which the models ship, by part."""
+
+
+def install(settings: FoundationTraining, foundation: Path, resources: Path) -> None:
+    """Copy the models, pictures of them and their losses from the folder of all parts, and write the card."""
+    for part, name in FOLDERS.items():
+        with atomic_write(resources / name) as temporary:
+            shutil.copytree(
+                foundation / part / "result",
+                temporary,
+                symlinks=True,
+                ignore=shutil.ignore_patterns("losses*.csv", "scores.png"),
+            )
+            for link in filter(Path.is_symlink, list(temporary.iterdir())):  # to parts of another pipeline
+                link.unlink()
+                os.symlink(os.path.join("..", FOLDERS["diffusion"], link.name), link)
+    pictures = {
+        **{name: f"judge/result/{name}" for name in ("samples.png", "reconstructions.png", "inpainting.png")},
+        "aesthetic.png": "aesthetic/result/scores.png",
+        **{f"loss_{part}.png": f"{part}/losses.png" for part in ("autoencoder", *FOLDERS)},
+    }
+    for name, source in pictures.items():
+        shutil.copyfile(foundation / source, resources / name)
+    records = {p.parent.name: json.loads(p.read_text()) for p in foundation.glob("*/result.record.json")}
+    judgement = json.loads((foundation / "judge" / "result" / "judgement.json").read_text())
+    write_card(resources / "README.md", settings, judgement, records)
 
 
 def write_card(path: Path, settings: FoundationTraining, judgement: dict, records: dict[str, dict]) -> None:

@@ -1,6 +1,6 @@
 """Classifiers of single rendered objects: the judge of the generator, and the detector's backbone."""
 
-from pathlib import Path
+import json
 
 import numpy as np
 import torch
@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from gen4det.miniature.autoencoder import to_tensor
 from gen4det.miniature.categories import CATEGORIES
 from gen4det.miniature.corpus import iterate_corpus
+from gen4det.miniature.foundation_job import FoundationJob
 from gen4det.miniature.foundation_settings import FoundationTraining
-from gen4det.miniature.training import train
 
 BATCH = 48
 
@@ -47,18 +47,16 @@ def small_backbone(width: int = 24) -> tuple[nn.Module, int]:
     return nn.Sequential(*layers), channels
 
 
-def train_classifier(
-    model: Classifier, settings: FoundationTraining, corpus: Path, work: Path, steps: int, device: str
-) -> float:
+def train_classifier(job: FoundationJob, model: Classifier, steps: int) -> dict:
     """Train on the corpus images that show one object of the model's categories.
 
     Mirrored and slightly blurred at random, so that softness alone does not change the verdict.
 
     Returns:
-        Accuracy on 1,000 freshly rendered images of a held-out stream, in [0, 1].
+        Facts for the record; "heldout_accuracy", in [0, 1], is that on 1,000 freshly rendered images of a
+        held-out stream.
     """
-    import json
-
+    corpus, device = job.inputs["corpus"], job.device
     images = np.load(corpus / "images.npy", mmap_mode="r")
     objects = json.loads((corpus / "objects.json").read_text())
     position = {category: index for index, category in enumerate(model.category_ids)}
@@ -76,12 +74,8 @@ def train_classifier(
             batch = F.avg_pool2d(F.pad(batch, (1, 1, 1, 1), mode="replicate"), 3, 1)
         return F.cross_entropy(model(batch), labels[torch.from_numpy(pick)].to(device))
 
-    fingerprint = settings.model_dump(include={"seed", "image_size", "corpus_images"}) | {"steps": steps}
-    train(
-        [model], step_loss, steps=steps, learning_rate=2e-3, work=work,
-        fingerprint=fingerprint, ema_decay=0.9, weight_decay=1e-3,
-    )  # fmt: skip
-    return heldout_accuracy(model, settings, device)
+    facts = job.train([model], step_loss, steps=steps, learning_rate=2e-3, ema_decay=0.9, weight_decay=1e-3)
+    return {**facts, "heldout_accuracy": heldout_accuracy(model, job.settings, device)}
 
 
 @torch.no_grad()

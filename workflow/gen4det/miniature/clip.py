@@ -21,8 +21,8 @@ from gen4det.core.provenance import atomic_write
 from gen4det.miniature.aesthetic import BEST, draw_pair
 from gen4det.miniature.autoencoder import to_tensor
 from gen4det.miniature.diffusion import tokenize
+from gen4det.miniature.foundation_job import FoundationJob
 from gen4det.miniature.foundation_settings import FoundationTraining
-from gen4det.miniature.training import train
 
 BATCH = 64
 PAIRS, KNOWN = 24, 32  # pictures of a step of the second lesson
@@ -47,10 +47,10 @@ def new_clip(settings: FoundationTraining, text_encoder: CLIPTextModel) -> CLIPM
     return model
 
 
-def train_clip(
-    settings: FoundationTraining, corpus: Path, diffusion: Path, output: Path, work: Path, device: str
-):
-    """Train on the corpus; save model, tokenizer and image preprocessing to `output`."""
+def make(job: FoundationJob) -> dict:
+    """Train on the corpus; save model, tokenizer and image preprocessing. Facts for the record."""
+    settings, device = job.settings, job.device
+    corpus, diffusion = job.inputs["corpus"], job.inputs["diffusion"]
     text_encoder = CLIPTextModel.from_pretrained(diffusion / "text_encoder", torch_dtype=torch.float32)
     tokenizer = CLIPTokenizer.from_pretrained(diffusion / "tokenizer")
     images = np.load(corpus / "images.npy", mmap_mode="r")
@@ -76,14 +76,15 @@ def train_clip(
         to_image = -(logits.T.log_softmax(1) * own.T).sum(1) / own.sum(0)
         return (to_text + to_image.mean()) / 2
 
-    train(
-        [model], step_loss, steps=settings.clip_steps, learning_rate=1e-3, work=work,
-        fingerprint=settings.model_dump(include={"seed", "image_size", "text_width", "clip_steps"}),
-        ema_decay=0.99, weight_decay=1e-2,
-    )  # fmt: skip
-    teach_quality(settings, model, images[: settings.clip_quality_pairs], work / "quality", device)
-    model.half().save_pretrained(output, safe_serialization=True)
-    tokenizer.save_pretrained(output)
+    facts = job.train(
+        [model],
+        step_loss,
+        steps=settings.clip_steps,
+        learning_rate=1e-3,
+        ema_decay=0.99,
+        weight_decay=1e-2,
+    )
+    facts["quality"] = teach_quality(job, model, images[: settings.clip_quality_pairs])
     size = settings.image_size
     preprocessing = {
         "image_processor_type": "CLIPImageProcessor", "do_resize": True, "size": {"shortest_edge": size},
@@ -91,19 +92,24 @@ def train_clip(
         "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
         "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_convert_rgb": True,
     }  # fmt: skip
-    (output / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=2) + "\n")
+    with job.result() as folder:
+        model.half().save_pretrained(folder, safe_serialization=True)
+        tokenizer.save_pretrained(folder)
+        (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=2) + "\n")
+    return facts
 
 
-def teach_quality(
-    settings: FoundationTraining, model: CLIPModel, known: np.ndarray, work: Path, device: str
-) -> None:
+def teach_quality(job: FoundationJob, model: CLIPModel, known: np.ndarray) -> dict:
     """Fit the image tower, so that a linear map of its embedding tells the quality of a picture.
 
     Args:
         known: pictures, uint8 (N, S, S, 3), whose embeddings must stay what they are.
+
+    Returns:
+        Facts of this training for the record.
     """
-    work.mkdir(parents=True, exist_ok=True)
-    pairs = _pairs(settings, work / "pairs.npz")
+    settings, device = job.settings, job.device
+    pairs = _pairs(settings, job.work / "pairs.npz")
 
     def embed(images: np.ndarray) -> torch.Tensor:
         pixels = to_tensor(images, device)
@@ -129,13 +135,16 @@ def teach_quality(
         drift = 1 - (same * before[kept]).sum(1).mean()
         return error + KEEP * drift
 
-    fingerprint = settings.model_dump(
-        include={"seed", "image_size", "clip_quality_pairs", "clip_quality_steps"}
+    return job.train(
+        [model, probe],
+        step_loss,
+        name="losses_quality",
+        steps=settings.clip_quality_steps,
+        learning_rate=1e-3,
+        ema_decay=0.99,
+        warmup=40,
+        weight_decay=1e-2,
     )
-    train(
-        [model, probe], step_loss, steps=settings.clip_quality_steps, learning_rate=1e-3, work=work,
-        fingerprint=fingerprint, ema_decay=0.99, warmup=40, weight_decay=1e-2,
-    )  # fmt: skip
 
 
 def _pairs(settings: FoundationTraining, cache: Path) -> dict[str, np.ndarray]:

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from gen4det.core.errors import InputError
 from gen4det.core.provenance import atomic_write, seed_for
 from gen4det.miniature.categories import CATEGORIES, Category
+from gen4det.miniature.foundation_job import FoundationJob
 from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.renderer import Scene, Variation, render_scene
 
@@ -31,22 +33,43 @@ class CorpusItem:
     caption: str
 
 
-def corpus_item(settings: FoundationTraining, index: int, stream: str = "corpus") -> CorpusItem:
+def corpus_item(
+    settings: FoundationTraining,
+    index: int,
+    stream: str = "corpus",
+    shares: np.ndarray | None = None,
+) -> CorpusItem:
     """Draw one captioned image.
 
     Args:
-        stream: name of the random stream; "corpus" trains, any other is held out.
+        stream: name of the random stream; "corpus" and "diffusion" train, any other is held out.
+        shares: probability of each category, see `category_shares`; None: all alike.
     """
     rng = np.random.default_rng(seed_for(settings.seed, stream, index))
     size = settings.image_size
     single = rng.random() < SINGLE_SHARE
     style = "drawing" if rng.random() < DRAWING_SHARE else "photo"
-    picks = rng.choice(len(CATEGORIES), 1 if single else 2, replace=False)
+    picks = rng.choice(len(CATEGORIES), 1 if single else 2, replace=False, p=shares)
     limits = (0.6 * size, 0.88 * size) if single else (0.36 * size, 0.55 * size)
     variation = PORTRAIT if single else Variation(any_colour=PORTRAIT.any_colour)
     seed, shown = int(rng.integers(2**62)), [CATEGORIES[i] for i in picks]
     scene = render_scene(seed, shown, size, limits, style, variation)
     return CorpusItem(scene, _caption(rng, scene))
+
+
+def category_shares(weights: dict[str, float]) -> np.ndarray | None:
+    """Probability of each category, from weights by name; those that are not named weigh 1. None if none is.
+
+    Raises:
+        InputError: a name that is no category.
+    """
+    names = [category.name for category in CATEGORIES]
+    if unknown := sorted(weights.keys() - set(names)):
+        raise InputError(f"category_weights: no category {unknown[0]!r}; categories: {', '.join(names)}")
+    if not weights:
+        return None
+    found = np.array([weights.get(name, 1.0) for name in names])
+    return found / found.sum()
 
 
 def _caption(rng: np.random.Generator, scene: Scene) -> str:
@@ -80,6 +103,12 @@ def iterate_corpus(settings: FoundationTraining, stream: str, count: int) -> Ite
     """Items 0 .. count-1 of a stream, with a progress bar."""
     for index in tqdm(range(count), desc=f"render {stream}", unit="image", mininterval=2):
         yield corpus_item(settings, index, stream)
+
+
+def make(job: FoundationJob) -> dict:
+    """Render the corpus."""
+    build_corpus(job.settings, job.output)
+    return {}
 
 
 def build_corpus(settings: FoundationTraining, output: Path) -> None:

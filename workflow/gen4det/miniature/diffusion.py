@@ -1,10 +1,10 @@
 """The text-conditional U-Net and the text encoder of the miniature's Stable Diffusion.
 
 The text encoder learns along with the U-Net, on the same captions, as the first latent diffusion models
-did; the CLIP image tower is fitted to it afterwards (`clip.py`).
+did, or stays as it is where training goes on from given weights; the CLIP image tower is fitted to it
+afterwards (`clip.py`).
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +18,16 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from gen4det.core.provenance import atomic_write
-from gen4det.miniature.autoencoder import encode_corpus
+from gen4det.core.errors import InputError
+from gen4det.miniature.autoencoder import to_tensor
+from gen4det.miniature.corpus import category_shares, corpus_item
+from gen4det.miniature.foundation_job import FoundationJob
 from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.tokenizer import build_tokenizer
-from gen4det.miniature.training import train
 
-BATCH = 16
+BATCH = 32
+CONSTANT_SHARE = 2 / 3  # of the steps before the learning rate falls
+EMA_DECAY = 0.999
 NULL_SHARE = 0.1  # captions replaced by the empty string, for classifier-free guidance
 MIN_SNR = 5.0  # loss weight min(SNR, 5) / SNR (Hang et al. 2023, arXiv 2303.09556)
 NOISE = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
@@ -63,15 +66,6 @@ def new_text_encoder(settings: FoundationTraining, tokenizer: CLIPTokenizer) -> 
     ))  # fmt: skip
 
 
-def load_latents(vae: AutoencoderKL, corpus: Path, cache: Path, device: str) -> torch.Tensor:
-    """Latents of the corpus (`encode_corpus`), computed once."""
-    if not cache.exists():
-        latents = encode_corpus(vae, np.load(corpus / "images.npy", mmap_mode="r"), device)
-        with atomic_write(cache) as temporary:
-            torch.save(latents, temporary)
-    return torch.load(cache, weights_only=True)
-
-
 def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> torch.Tensor:
     """Token ids (B, 77), padded as Stable Diffusion pads."""
     return tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
@@ -85,42 +79,89 @@ def denoising_loss(predicted, noise, timesteps, scheduler) -> torch.Tensor:
     return (weight * (predicted - noise).square().mean((1, 2, 3))).mean()
 
 
-def train_diffusion(
-    settings: FoundationTraining, corpus: Path, autoencoder: Path, output: Path, work: Path, device: str
-) -> None:
-    """Train U-Net and text encoder; save a StableDiffusionPipeline folder with half-precision weights."""
-    vae = AutoencoderKL.from_pretrained(autoencoder, torch_dtype=torch.float32).to(device).eval()
-    latents = load_latents(vae, corpus, work / "latents.pt", device)
-    build_tokenizer(work / "tokenizer")
-    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
-    captions = json.loads((corpus / "captions.json").read_text())
-    token_ids = tokenize(tokenizer, [*captions, ""])
+def make(job: FoundationJob) -> dict:
+    """Train the U-Net, and the text encoder if it learns; save a StableDiffusionPipeline folder.
 
+    Every step shows pictures that were rendered for it and are never seen again.
+
+    Returns:
+        Facts for the record.
+    """
+    settings, device = job.settings, job.device
+    shares = category_shares(settings.category_weights)
+    vae = AutoencoderKL.from_pretrained(job.inputs["autoencoder"], torch_dtype=torch.float32)
+    vae.to(device).eval()
     torch.manual_seed(settings.seed)
-    unet = new_unet(settings, latents.shape[-1]).to(device)
-    text_encoder = new_text_encoder(settings, tokenizer).to(device)
+    unet, text_encoder, tokenizer = start(settings, job.work, settings.image_size // _factor(vae))
+    unet.to(device).train()
+    text_encoder.to(device).requires_grad_(settings.text_encoder_learns)
     scheduler = DDPMScheduler(**NOISE)
 
     def step_loss(step: int, rng: np.random.Generator) -> torch.Tensor:
-        index = rng.integers(0, len(captions), BATCH)
-        clean = latents[torch.from_numpy(index)].to(device).float()
-        captioned = np.where(rng.random(BATCH) < NULL_SHARE, len(captions), index)
-        ids, inverse = torch.unique(token_ids[torch.from_numpy(captioned)], dim=0, return_inverse=True)
-        context = text_encoder(ids.to(device)).last_hidden_state[inverse.to(device)]
+        numbers = range(step * BATCH, (step + 1) * BATCH)
+        items = [corpus_item(settings, number, "diffusion", shares) for number in numbers]
+        images = np.stack([item.scene.image for item in items])
+        if rng.random() < 0.5:
+            images = images[:, :, ::-1]
+        dropped = rng.random(BATCH) < NULL_SHARE
+        captions = ["" if drop else item.caption for item, drop in zip(items, dropped, strict=True)]
+        ids, inverse = torch.unique(tokenize(tokenizer, captions), dim=0, return_inverse=True)
+        with torch.no_grad():
+            clean = vae.encode(to_tensor(images, device)).latent_dist.mode()
+        with torch.set_grad_enabled(settings.text_encoder_learns):
+            context = text_encoder(ids.to(device)).last_hidden_state[inverse.to(device)]
         noise = torch.randn_like(clean)
         timesteps = torch.randint(0, 1000, (BATCH,)).to(device)
         noisy = scheduler.add_noise(clean, noise, timesteps)
         predicted = unet(noisy, timesteps, encoder_hidden_states=context).sample
         return denoising_loss(predicted, noise, timesteps, scheduler)
 
-    train(
-        [unet, text_encoder], step_loss, steps=settings.diffusion_steps,
-        learning_rate=1.5e-3, work=work,
-        fingerprint=settings.model_dump(
-            include={"seed", "image_size", "unet_channels", "text_width", "diffusion_steps"}
-        ),
-    )  # fmt: skip
-    save_pipeline(vae, unet, text_encoder, tokenizer, output)
+    facts = job.train(
+        [unet, text_encoder] if settings.text_encoder_learns else [unet],
+        step_loss,
+        steps=settings.diffusion_steps,
+        learning_rate=settings.diffusion_rate,
+        constant_share=CONSTANT_SHARE,
+        ema_decay=EMA_DECAY,
+    )
+    with job.result() as folder:
+        save_pipeline(vae, unet, text_encoder, tokenizer, folder)
+    return facts
+
+
+def start(
+    settings: FoundationTraining, work: Path, latent_size: int
+) -> tuple[UNet2DConditionModel, CLIPTextModel, CLIPTokenizer]:
+    """U-Net, text encoder and tokenizer as the training begins: new, or those of `diffusion_start`.
+
+    Args:
+        work: where a new tokenizer is written.
+        latent_size: side of the latents.
+
+    Raises:
+        InputError: `diffusion_start` is no pipeline folder, or one of another size.
+    """
+    path = settings.diffusion_start
+    if path is None:
+        build_tokenizer(work / "tokenizer")
+        tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
+        return new_unet(settings, latent_size), new_text_encoder(settings, tokenizer), tokenizer
+    if not (Path(path) / "unet" / "config.json").is_file():
+        raise InputError(f"diffusion_start: {path}: not a pipeline folder: it has no unet/config.json")
+    unet = UNet2DConditionModel.from_pretrained(path, subfolder="unet", torch_dtype=torch.float32)
+    found = (unet.config.sample_size, tuple(unet.config.block_out_channels), unet.config.cross_attention_dim)
+    wanted = (latent_size, tuple(settings.unet_channels), settings.text_width)
+    if found != wanted:
+        raise InputError(
+            f"diffusion_start: {path}: latents, channels, text width are {found}, the settings say {wanted}"
+        )
+    text_encoder = CLIPTextModel.from_pretrained(path, subfolder="text_encoder", torch_dtype=torch.float32)
+    return unet, text_encoder, CLIPTokenizer.from_pretrained(path, subfolder="tokenizer")
+
+
+def _factor(vae: AutoencoderKL) -> int:
+    """Pixels per side of a latent."""
+    return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
 def save_pipeline(vae, unet, text_encoder, tokenizer, output: Path) -> None:

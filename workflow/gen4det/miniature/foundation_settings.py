@@ -1,11 +1,18 @@
 """How the miniature's foundation models are trained; the defaults suit a CPU."""
 
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
 from gen4det.core.settings import Settings
 
 
 class FoundationTraining(Settings):
     """Sizes and budgets; on a GPU take 128 pixels, a fourth autoencoder level and ten times the steps."""
 
+    folder: str = "results/foundation"
+    """Folder of all that the training makes. It lies apart from the miniature's results: days of work outlive
+    `make clean`, and go on in another checkout that it is copied to."""
     seed: int = 2026
     """Seed of the world and of the initial weights."""
     image_size: int = 64
@@ -20,8 +27,17 @@ class FoundationTraining(Settings):
     """Width per level of both U-Nets."""
     text_width: int = 96
     """Width of the text encoder and of the cross-attention."""
-    diffusion_steps: int = 3_600
-    """Optimiser steps of the text-conditional U-Net at batch 16."""
+    diffusion_start: str | None = None
+    """Pipeline folder whose U-Net and text encoder training goes on from; none: from random weights. Name a
+    copy: `install_foundation` replaces resources/miniature, and other weights there are another training."""
+    diffusion_steps: Annotated[int, Field(ge=1)] = 3_600
+    """Optimiser steps of the text-conditional U-Net at batch 32, every picture rendered anew."""
+    diffusion_rate: Annotated[float, Field(gt=0)] = 1.5e-3
+    """Its learning rate: constant for two thirds of the steps, then falling to zero. 6e-4 to go on."""
+    text_encoder_learns: bool = True
+    """Whether the text encoder learns along with the U-Net, or stays what `diffusion_start` has."""
+    category_weights: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """How often categories are shown to the U-Net, relative to the others' 1, by name."""
     inpainting_steps: int = 2_000
     """Optimiser steps of the grounded inpainting U-Net, at batch 16 on windows and 8 on whole scenes."""
     clip_steps: int = 500
@@ -36,3 +52,11 @@ class FoundationTraining(Settings):
     """Optimiser steps of the aesthetic predictor at batch 256."""
     backbone_steps: int = 600
     """Optimiser steps of the detector's backbone at batch 64."""
+
+    @model_validator(mode="after")
+    def _starts_from_something(self) -> "FoundationTraining":
+        if self.diffusion_start is None and not self.text_encoder_learns:
+            raise ValueError(
+                "text_encoder_learns: false needs a diffusion_start to take the text encoder from"
+            )
+        return self

@@ -20,13 +20,14 @@ from gen4det.core.provenance import atomic_write, seed_for
 from gen4det.miniature.autoencoder import to_tensor
 from gen4det.miniature.categories import CATEGORIES
 from gen4det.miniature.diffusion import NOISE, denoising_loss, new_unet, tokenize
+from gen4det.miniature.foundation_job import FoundationJob
 from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.renderer import render_scene
-from gen4det.miniature.training import train
 
 SCENES, SCENE_SIZE, OBJECT_SIZE = 6_000, 128, (18.0, 58.0)
 WINDOW_SHARE, WINDOW_BATCH, SCENE_BATCH = 0.8, 16, 8  # of the steps; examples per step
 MAX_BOXES = 30  # GLIGEN's limit
+SHARED = ("vae", "text_encoder", "tokenizer", "scheduler")  # with the text-to-image pipeline
 NULL_SHARE = 0.1
 ALONE_SHARE = 0.7  # of the whole scenes have one object repainted, after its name; the others all at once
 GATES, GATE = ("fuser.alpha_attn", "fuser.alpha_dense"), 0.3  # the output of a gated layer counts tanh(GATE)
@@ -122,18 +123,20 @@ def windows_around(
     return torch.stack(cut), (boxes * size - start.repeat(1, 2)[:, None]) / side
 
 
-def train_inpainting(
-    settings: FoundationTraining, diffusion: Path, output: Path, work: Path, device: str
-) -> None:
-    """Train and save the pipeline folder; parts shared with the text-to-image pipeline are linked."""
+def make(job: FoundationJob) -> dict:
+    """Train and save the pipeline folder; parts shared with the text-to-image pipeline are linked.
+
+    Returns:
+        Facts for the record.
+    """
+    settings, device, diffusion = job.settings, job.device, job.inputs["diffusion"]
     vae = AutoencoderKL.from_pretrained(diffusion / "vae", torch_dtype=torch.float32).to(device).eval()
     base = UNet2DConditionModel.from_pretrained(diffusion / "unet", torch_dtype=torch.float32)
     text_encoder = CLIPTextModel.from_pretrained(diffusion / "text_encoder", torch_dtype=torch.float32).to(
         device
     )
     tokenizer = CLIPTokenizer.from_pretrained(diffusion / "tokenizer")
-    work.mkdir(parents=True, exist_ok=True)
-    scenes = _scenes(settings, vae, work / "scenes.pt", device)
+    scenes = _scenes(settings, vae, job.work / "scenes.pt", device)
     torch.manual_seed(settings.seed)
     unet = grounded_unet(settings, base).to(device)
     scheduler = DDPMScheduler(**NOISE)
@@ -182,16 +185,13 @@ def train_inpainting(
         weight = (weight / weight.mean((1, 2, 3), keepdim=True)).sqrt()
         return denoising_loss(predicted * weight, noise * weight, timesteps, scheduler)
 
-    train(
-        [unet], step_loss, steps=settings.inpainting_steps, learning_rate=1e-3, work=work,
-        fingerprint=settings.model_dump(include={"seed", "image_size", "unet_channels", "inpainting_steps"}),
-        ema_decay=0.995,
-    )  # fmt: skip
-    with atomic_write(output) as folder:
+    facts = job.train([unet], step_loss, steps=settings.inpainting_steps, learning_rate=1e-3, ema_decay=0.995)
+    with job.result() as folder:
         unet.half().save_pretrained(folder / "unet", safe_serialization=True)
-        for part in ("vae", "text_encoder", "tokenizer", "scheduler"):
-            os.symlink(os.path.join("..", diffusion.name, part), folder / part)
+        for part in SHARED:
+            os.symlink(os.path.relpath(diffusion / part, job.output), folder / part)
         (folder / "model_index.json").write_text(_MODEL_INDEX)
+    return facts
 
 
 _MODEL_INDEX = """{

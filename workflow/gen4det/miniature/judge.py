@@ -23,6 +23,7 @@ from gen4det.miniature.autoencoder import to_tensor
 from gen4det.miniature.categories import CATEGORIES
 from gen4det.miniature.classifier import Classifier, all_category_ids, small_backbone, train_classifier
 from gen4det.miniature.corpus import iterate_corpus
+from gen4det.miniature.foundation_job import FoundationJob
 from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.inpainting import OBJECT_SIZE, SCENE_SIZE
 from gen4det.miniature.renderer import Placed, render_scene
@@ -32,25 +33,24 @@ SCENES, MARGIN = 72, 0.15
 """Scenes that are repainted; surroundings that are cut out with an object, as share of its box's side."""
 
 
-def judge(
-    settings: FoundationTraining,
-    corpus: Path,
-    diffusion: Path,
-    inpainting: Path,
-    output: Path,
-    work: Path,
-    device: str,
-) -> None:
-    """Write `judgement.json` and pictures to `output`: `samples.png` (a row per category),
-    `reconstructions.png` and `inpainting.png` (originals, one object repainted, all repainted)."""
-    output.mkdir(parents=True, exist_ok=True)
+def make(job: FoundationJob) -> dict:
+    """Write `judgement.json` and pictures: `samples.png` (a row per category), `reconstructions.png` and
+    `inpainting.png` (originals, one object repainted, all repainted)."""
+    with job.result() as output:
+        return judge(job, output)
+
+
+def judge(job: FoundationJob, output: Path) -> dict:
+    """Judge into a folder that exists; facts for the record."""
+    settings, device = job.settings, job.device
+    diffusion, inpainting = job.inputs["diffusion"], job.inputs["inpainting"]
     pipeline = StableDiffusionPipeline.from_pretrained(
         diffusion, torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False
     ).to(device)
     judgement = {"reconstruction": reconstruction_error(settings, pipeline.vae, output, device)}
     torch.manual_seed(settings.seed)
     classifier = Classifier(*small_backbone(), all_category_ids())
-    accuracy = train_classifier(classifier, settings, corpus, work, JUDGE_STEPS, device)
+    accuracy = train_classifier(job, classifier, JUDGE_STEPS)["heldout_accuracy"]
     judgement["judge_accuracy_on_rendered_images"] = round(accuracy, 4)
     share, calls, rows = {}, {}, []
     for index, category in enumerate(tqdm(CATEGORIES, desc="judge samples", unit="category")):
@@ -74,6 +74,7 @@ def judge(
     grid = np.concatenate([np.concatenate(rows[:half], 0), np.concatenate(rows[half:], 0)], 1)
     Image.fromarray(grid).save(output / "samples.png")
     write_json(output / "judgement.json", judgement, indent=1)
+    return {"judge_accuracy": accuracy}
 
 
 def sample(

@@ -18,8 +18,8 @@ def device(wildcards: Any, resources: Any) -> str:
 
 
 def loaders(wildcards: Any, resources: Any, threads: int) -> int:
-    """Processes that load images beside a GPU; on the CPU the model itself needs the cores."""
-    return threads if device(wildcards, resources) == "cuda" else 0
+    """Processes that load images for each GPU; on the CPU the model itself needs the cores."""
+    return max(1, threads // max(1, resources.gpu)) if device(wildcards, resources) == "cuda" else 0
 
 
 def helpers(wildcards: Any, threads: int) -> int:

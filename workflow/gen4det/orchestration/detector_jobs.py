@@ -3,10 +3,11 @@
 from typing import Any
 
 from gen4det.core.settings import Settings
+from gen4det.detection.config_files import config_files
 from gen4det.evaluation.prediction_settings import PredictionSettings
 from gen4det.evaluation.settings import MeasureSettings
 from gen4det.orchestration.category_splits import category_split
-from gen4det.orchestration.hashes import config_files, sampled_hash
+from gen4det.orchestration.hashes import sampled_hash
 from gen4det.orchestration.job_text import job
 from gen4det.orchestration.synthetic_jobs import SyntheticJobs
 
@@ -48,6 +49,16 @@ class DetectorJobs(SyntheticJobs):
         }
         models = self.downloads.hashes(settings)
         return job(settings, "train", *detector.modules, files=hashes, models=models)
+
+    def loss_curve(self, wildcards: Any) -> str:
+        """Settings of a curve of losses; its defaults."""
+        return job({}, "loss_curve")
+
+    def loss_curves(self, study: str) -> list[str]:
+        """Curves of the losses of all trainings of a study."""
+        trainings = dict.fromkeys("/".join(row.key) for row in self.project.studies[study].trainings.values())
+        folders = (f"{key}/seed{seed}" for key in trainings for seed in self.config.seeds)
+        return [f"{self.results}/detectors/{folder}/losses.png" for folder in folders]
 
     def measured_on(self, wildcards: Any) -> str:
         """Descriptor of the data set that a detector is measured on."""

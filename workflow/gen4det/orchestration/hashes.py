@@ -1,6 +1,5 @@
 """Hashes of the files that jobs read beside their inputs: models, and configs of detectors."""
 
-import ast
 import contextlib
 import functools
 import hashlib
@@ -100,27 +99,3 @@ class RememberedHashes:
             return json.loads(self.memory.read_bytes())
         except (OSError, ValueError):
             return {}
-
-
-def learns_masks(path: Path) -> bool:
-    """Whether a detector's config loads masks for its training: `with_mask=True` in its train_pipeline.
-
-    A config without a train_pipeline has that of its base.
-    """
-    for file in config_files(path):
-        for statement in ast.parse(file.read_bytes()).body:
-            if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "train_pipeline":
-                words = (node for node in ast.walk(statement) if isinstance(node, ast.keyword))
-                return any(word.arg == "with_mask" and ast.unparse(word.value) == "True" for word in words)
-    return False
-
-
-def config_files(path: Path) -> list[Path]:
-    """An mmengine config file and the files of this repository that it inherits from (`_base_`)."""
-    bases: list[str] = []
-    for statement in ast.parse(path.read_text()).body:
-        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "_base_":
-            value = ast.literal_eval(statement.value)
-            bases += [value] if isinstance(value, str) else value
-    inherited = [file for base in bases if "::" not in base for file in config_files(path.parent / base)]
-    return [path, *inherited]

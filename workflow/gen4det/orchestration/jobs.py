@@ -14,9 +14,10 @@ from typing import Any
 from gen4det.core.errors import InputError
 from gen4det.core.settings import suggest
 from gen4det.data.pictures_seen import seen_file
+from gen4det.detection.config_files import learns_masks
 from gen4det.orchestration import needs
 from gen4det.orchestration.detector_jobs import DetectorJobs
-from gen4det.orchestration.hashes import learns_masks, sampled_hash
+from gen4det.orchestration.hashes import sampled_hash
 from gen4det.orchestration.job_text import job
 from gen4det.orchestration.own_files import pictures_token
 from gen4det.orchestration.scale import JobNeeds
@@ -48,7 +49,7 @@ class Jobs(DetectorJobs):
         return [file for study in self.project.studies for file in self.pages(study)]
 
     def pages(self, study: str) -> list[str]:
-        """Table, figure, gallery of one study, and a page for each filter that looks at images.
+        """Table, figure, gallery of one study, a page for each filter that looks at images, curves of losses.
 
         A study without synthetic data has no gallery.
         """
@@ -58,7 +59,7 @@ class Jobs(DetectorJobs):
         for dataset, engine in self.project.studies[study].sets:
             if self.project.engines[engine].filter.measures:
                 pages.append(f"{self.results}/synthetic/{dataset}/{engine}/filter.pdf")
-        return pages
+        return pages + self.loss_curves(study)
 
     def check_targets(self, words: Iterable[str]) -> None:
         """Refuse results of trainings that no study of this run asks for.
@@ -126,12 +127,6 @@ class Jobs(DetectorJobs):
     def dataset(self, wildcards: Any) -> str:
         """Descriptor of the data set of a job."""
         return f"{self.results}/data/{wildcards.dataset}/dataset.json"
-
-    # --- the miniature's foundation models ------------------------------------------------------------------
-
-    def foundation(self, wildcards: Any) -> str:
-        """Settings of the training of the miniature's foundation models."""
-        return job(self.config.foundation_training.model_dump(mode="json"), "foundation")
 
     # --- what a job needs -----------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ class Needs(Protocol):
 
     mem_mb: int
     runtime: int
+    gpu: int
 
 
 def memory(kind: str, needs: Needs) -> Callable:
@@ -30,12 +31,12 @@ def memory(kind: str, needs: Needs) -> Callable:
 
     Args:
         kind: name of the kind in the scale file's `needs`.
-        needs: what it asks for, without what it reads.
+        needs: what it asks for, without what it reads. On several GPUs a process for each reads all of it.
     """
     growth = GROWTH[kind in RESUMABLE]
 
     def mem_mb(wildcards: Any, input: Iterable[str], attempt: int) -> int:
-        first = needs.mem_mb + PARSED_JSON * annotation_megabytes(input)
+        first = needs.mem_mb + PARSED_JSON * annotation_megabytes(input) * max(1, needs.gpu)
         return math.ceil(first * (1 + growth * (attempt - 1)))
 
     return mem_mb

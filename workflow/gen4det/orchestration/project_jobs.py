@@ -1,6 +1,7 @@
 """What all answers to the rules are taken from."""
 
 from gen4det.orchestration.downloads import Downloads
+from gen4det.orchestration.foundation_jobs import FoundationJobs
 from gen4det.orchestration.project import Project
 
 
@@ -14,4 +15,5 @@ class ProjectJobs:
         self.project = project
         self.config = project.config
         self.results = project.config.results.rstrip("/")
+        self.foundation = FoundationJobs(project.config.foundation_training, project.root)
         self.downloads = Downloads(project.config.downloads, project.root)

@@ -1,62 +1,31 @@
-"""Train one part of the miniature's foundation models, or judge or install them.
+"""Make one part of the miniature's foundation models, or install them where they ship with the repository.
 
-Parts, in their order: corpus, autoencoder, diffusion, inpainting, clip, aesthetic, backbone, judge, install.
-Training resumes from its last checkpoint; on a GPU the same command takes minutes.
+Parts, in their order: corpus, autoencoder, diffusion, inpainting, clip, aesthetic, backbone, judge; install.
+Writes <folder>/<part>/result and result.record.json beside it. Training resumes from its last checkpoint, in
+<folder>/<part>/work: run the same command again after an interruption. Exit status 143 after SIGTERM and 75
+when --max-seconds is used up; both save first. On a GPU the same command takes minutes.
 """
 
-import json
-import shutil
+import importlib
 from pathlib import Path
+from types import SimpleNamespace
 
-import numpy as np
-import torch
-from safetensors.torch import save_file
-
-from gen4det.core.provenance import RunRecord, atomic_write, file_hash
-from gen4det.detection.detectors import MODELS, load_config
-from gen4det.filters.aesthetic import AestheticHead
-from gen4det.filters.clip import ImageEncoder
-from gen4det.miniature.aesthetic import train_aesthetic
-from gen4det.miniature.autoencoder import train_autoencoder
-from gen4det.miniature.card import write_card
-from gen4det.miniature.categories import CATEGORIES
-from gen4det.miniature.classifier import Classifier, all_category_ids, train_classifier
-from gen4det.miniature.clip import train_clip
-from gen4det.miniature.corpus import build_corpus
-from gen4det.miniature.diffusion import train_diffusion
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import RunRecord, code_hash, content_hash, file_hash
+from gen4det.detection.config_files import config_files
+from gen4det.miniature.foundation_parts import INSTALL, PARTS, Part
 from gen4det.miniature.foundation_settings import FoundationTraining
-from gen4det.miniature.inpainting import train_inpainting
-from gen4det.miniature.judge import judge
-from gen4det.miniature.training import loss_curve
 from gen4det.stages._cli import run, stage_parser, stage_settings
-
-FOLDERS = {
-    "diffusion": "stable-diffusion",
-    "inpainting": "gligen-inpainting",
-    "clip": "clip",
-    "aesthetic": "aesthetic",
-    "backbone": "backbone",
-}
-DETECTOR = "config/detectors/miniature_mask_rcnn.py"
-PARTS = (
-    "corpus",
-    "autoencoder",
-    "diffusion",
-    "inpainting",
-    "clip",
-    "aesthetic",
-    "backbone",
-    "judge",
-    "install",
-)
+from gen4det.stages._device import torch_device
+from gen4det.training.stop import Deadline
+from gen4det.training.work_folder import WorkFolder
 
 
 def main() -> None:
+    """Entry point."""
     parser = stage_parser(__doc__)
-    parser.add_argument("part", choices=PARTS)
-    parser.add_argument(
-        "--folder", type=Path, required=True, help="folder of all parts, results/.../foundation"
-    )
+    parser.add_argument("part", choices=(*PARTS, "install"))
+    parser.add_argument("--folder", type=Path, required=True, help="folder of all parts")
     parser.add_argument(
         "--resources",
         type=Path,
@@ -64,97 +33,61 @@ def main() -> None:
         help="where `install` copies the models (default: %(default)s)",
     )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--max-seconds", type=float, metavar="S", help="save and stop before this time is up")
     args = parser.parse_args()
     settings = stage_settings(args, FoundationTraining)
-    device = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    folder, part = args.folder, args.part
-    corpus = folder / "corpus"
-    work = folder / part / "work"
-    model = folder / "models" / FOLDERS.get(part, part)
-    autoencoder, diffusion = folder / "models" / "autoencoder", folder / "models" / FOLDERS["diffusion"]
-    record = RunRecord(
-        corpus if part == "corpus" else folder / part / "result", settings=settings.model_dump(),
-        code=("gen4det.stages.foundation",), seeds={"world": settings.seed},
-    )  # fmt: skip
-    with record:
-        if part == "corpus":
-            build_corpus(settings, corpus)
-        elif part == "autoencoder":
-            train_autoencoder(settings, corpus, model, work, device)
-        elif part == "diffusion":
-            train_diffusion(settings, corpus, autoencoder, model, work, device)
-        elif part == "inpainting":
-            train_inpainting(settings, diffusion, model, work, device)
-        elif part == "clip":
-            train_clip(settings, corpus, diffusion, model, work, device)
-        elif part == "aesthetic":
-            clip = folder / "models" / FOLDERS["clip"]
-            record.add(heldout=fit_aesthetic(settings, clip, model, work, device))
-        elif part == "backbone":
-            accuracy = train_backbone(settings, corpus, model / "model.safetensors", work, device)
-            record.add(heldout_accuracy=accuracy)
-        elif part == "judge":
-            inpainting = folder / "models" / FOLDERS["inpainting"]
-            judge(settings, corpus, diffusion, inpainting, folder / "judge", work, device)
-        elif part == "install":
-            install(settings, folder, args.resources)
-        if (work / "loss.csv").exists():
-            loss_curve(work, folder / part / "loss.png", part)
+    part = PARTS.get(args.part, INSTALL)
+    read = settings.model_dump(mode="json", include=set(part.settings))
+    inputs = {name: args.folder / name / "result" for name in part.reads}
+    for path in inputs.values():
+        if not path.is_dir():
+            raise InputError(f"{path}: no such folder; make this part first")
+    device, output = torch_device(args.device), args.folder / args.part / "result"
+    code = (__spec__.name, part.module)
+    fingerprint = {
+        **args.settings,  # the workflow adds hashes of what it read
+        "settings": read,
+        "code": code_hash(*code),
+        **{name: tree_hash(path) for name, path in inputs.items()},
+        "files": files_read(part, settings),
+        "device": device,
+    }
+    record = RunRecord(output, settings=read, code=code, seeds={"world": settings.seed})
+    record.add(inputs=fingerprint["files"] | {str(path): fingerprint[name] for name, path in inputs.items()})
+    module = importlib.import_module(part.module)
+    if part is INSTALL:
+        with record:
+            module.install(settings, args.folder, args.resources)
+        return
+    from gen4det.miniature.foundation_job import FoundationJob
+
+    work = WorkFolder(
+        output.parent / "work",
+        fingerprint,
+        doing=f"making {args.part}",
+        keeps="**/checkpoint.pt",
+        limit_attempts=False,  # each training in it has its own limit
+    )
+    with Deadline(args.max_seconds) as deadline, work:
+        with record:
+            only = SimpleNamespace(**{name: getattr(settings, name) for name in part.settings})
+            job = FoundationJob(only, inputs, output, work.path, fingerprint, device, deadline)
+            record.add(device=device, **module.make(job))
+        work.remove()
 
 
-def fit_aesthetic(
-    settings: FoundationTraining, clip: Path, output: Path, work: Path, device: str
-) -> dict[str, object]:
-    """Train the aesthetic predictor on the miniature's CLIP; figures on held-out pictures."""
-    encoder = ImageEncoder(str(clip), device=device)
-    torch.manual_seed(settings.seed)
-    head = AestheticHead(encoder.width)
-
-    def embed(images: list[np.ndarray]) -> torch.Tensor:
-        return encoder.embed(np.stack([encoder.preprocess(image) for image in images]))
-
-    digest = file_hash(clip / "model.safetensors")
-    return train_aesthetic(settings, head, embed, output, work, device, clip=digest)
+def files_read(part: Part, settings: FoundationTraining) -> dict[str, str]:
+    """Hashes of what a part reads beside its inputs: the config of a detector, weights to start from."""
+    found = {path: file_hash(path) for path in config_files(part.config)} if part.config else {}
+    if "diffusion_start" in part.settings and settings.diffusion_start:
+        found[settings.diffusion_start] = tree_hash(Path(settings.diffusion_start))
+    return {str(path): digest for path, digest in found.items()}
 
 
-def train_backbone(
-    settings: FoundationTraining, corpus: Path, output: Path, work: Path, device: str
-) -> float:
-    """Pretrain the miniature detector's ResNet on classifying the categories that are not rare.
-
-    It stands where ImageNet weights stand at full scale. Rare categories are left out, so that nothing
-    but the detection set and the synthetic data teaches the detector about them.
-    """
-    torch.manual_seed(settings.seed)
-    backbone = MODELS.build(load_config(DETECTOR, classes=len(CATEGORIES)).model.backbone)
-    width = backbone(torch.zeros(1, 3, 64, 64))[-1].shape[1]
-    model = Classifier(backbone, width, all_category_ids(rare=False))
-    accuracy = train_classifier(model, settings, corpus, work, settings.backbone_steps, device)
-    with atomic_write(output) as temporary:
-        state = {name: value.half() if value.is_floating_point() else value
-                 for name, value in backbone.state_dict().items()}  # fmt: skip
-        save_file({name: value.contiguous().cpu() for name, value in state.items()}, temporary)
-    return accuracy
-
-
-def install(settings: FoundationTraining, folder: Path, resources: Path) -> None:
-    """Copy the models to the folder that ships with the repository, with a model card."""
-    for name in FOLDERS.values():
-        with atomic_write(resources / name) as temporary:
-            shutil.copytree(folder / "models" / name, temporary, symlinks=True)
-    pictures = {
-        "samples.png": folder / "judge" / "samples.png",
-        "reconstructions.png": folder / "judge" / "reconstructions.png",
-        "inpainting.png": folder / "judge" / "inpainting.png",
-        "aesthetic.png": folder / "aesthetic" / "scores.png",
-        **{f"loss_{part}.png": folder / part / "loss.png" for part in
-           ("autoencoder", "diffusion", "inpainting", "clip", "aesthetic", "backbone")},
-    }  # fmt: skip
-    for name, source in pictures.items():
-        shutil.copyfile(source, resources / name)
-    records = {p.parent.name: json.loads(p.read_text()) for p in folder.glob("*/result.record.json")}
-    judgement = json.loads((folder / "judge" / "judgement.json").read_text())
-    write_card(resources / "README.md", settings, judgement, records)
+def tree_hash(folder: Path) -> str:
+    """Hash of the names and contents of all files below a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return content_hash([[str(path.relative_to(folder)), file_hash(path)] for path in files])
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Train a detector on the real images and on synthetic sets.
 
-Writes <output> (safetensors with classes and config), <output>.record.json, losses.csv, losses.png and
-train.log beside it. Progress is kept in the folder `work` beside the output: run the same command again after
+Writes <output> (safetensors with classes and config), <output>.record.json, losses.csv and train.log beside
+it. Progress is kept in the folder `work` beside the output: run the same command again after
 an interruption. Exit status 143 after SIGTERM and 75 when --max-seconds is used up; both save first.
 """
 
+import contextlib
 import logging
 import sys
 from pathlib import Path
@@ -12,9 +13,11 @@ from pathlib import Path
 from gen4det.core.errors import InputError
 from gen4det.core.provenance import RunRecord, code_hash, file_hash
 from gen4det.data.datasets import load_dataset
+from gen4det.detection.config_files import config_files
 from gen4det.detection.settings import TrainSettings
 from gen4det.stages._cli import run, stage_parser, stage_settings
 from gen4det.stages._device import add_device_arguments, torch_device
+from gen4det.training import processes
 from gen4det.training.stop import Deadline
 
 log = logging.getLogger("gen4det.train")
@@ -46,25 +49,30 @@ def main() -> None:
         if not Path(path).is_file():
             raise InputError(f"{path}: no such file")
     code = (__spec__.name, *settings.detector.modules)
-    fingerprint = {
-        "settings": settings.model_dump(mode="json"),
-        "code": code_hash(*code),
-        "dataset": dataset.train.hash,
-        "config": file_hash(settings.detector.config),
-        "synthetic sets": [file_hash(path) for path in args.synthetic],
-        "backbone weights": backbone and file_hash(backbone),
-        "device": device,
-    }
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    logging.getLogger("gen4det").addHandler(_log_file(args.output.with_name("train.log")))
-    record = RunRecord(
-        args.output,
-        settings=settings.model_dump(mode="json"),
-        code=code,
-        seeds={"seed": settings.seed},
-        inputs=tuple(inputs),
-    )
-    with Deadline(args.max_seconds) as deadline, record:
+    fingerprint, record = {}, None
+    if processes.is_first():  # hashing is for the disk and the logs: once is enough
+        fingerprint = {
+            **args.settings,  # the workflow adds hashes of config files
+            "settings": settings.model_dump(mode="json"),
+            "code": code_hash(*code),
+            "dataset": dataset.train.hash,
+            "config": [file_hash(path) for path in config_files(settings.detector.config)],
+            "synthetic sets": [file_hash(path) for path in args.synthetic],
+            "backbone weights": backbone and file_hash(backbone),
+            "device": device,
+        }
+        logging.getLogger("gen4det").addHandler(_log_file(args.output.with_name("train.log")))
+        record = RunRecord(
+            args.output,
+            settings=settings.model_dump(mode="json"),
+            code=code,
+            seeds={"seed": settings.seed},
+            inputs=tuple(inputs),
+        )
+    else:
+        logging.getLogger("gen4det").setLevel(logging.ERROR)
+    with Deadline(args.max_seconds) as deadline, record or contextlib.nullcontext():
         from gen4det.detection.training import train  # takes seconds, after all that can fail at once
 
         trained = train(
@@ -80,8 +88,9 @@ def main() -> None:
         if not trained.finished:
             log.warning("stopped after iteration %d; run the same command again", trained.iteration)
             sys.exit(deadline.exit_status)
-        learned = {"split": dataset.train.hash, "synthetic": fingerprint["synthetic sets"]}
-        record.add(device=device, trained_on=learned, **trained.facts)
+        if record is not None:
+            learned = {"split": dataset.train.hash, "synthetic": fingerprint["synthetic sets"]}
+            record.add(device=device, trained_on=learned, **trained.facts)
     log.info("wrote %s after %d iterations", args.output, trained.iteration)
 
 

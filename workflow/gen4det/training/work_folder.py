@@ -12,15 +12,21 @@ import contextlib
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from gen4det.core.errors import BusyError, InputError
 from gen4det.core.provenance import atomic_write, write_json
+from gen4det.training import processes
 
 FRUITLESS_ATTEMPTS = 2
 """Attempts with equally much memory that may begin at the same iteration; the next one is refused."""
+SAVE_SECONDS = 20.0
+"""Least time between two checkpoints."""
+SAVE_SHARE = 0.02
+"""Largest share of the time that checkpoints may take."""
 
 
 class WorkFolder:
@@ -29,16 +35,20 @@ class WorkFolder:
     As a context manager it holds a lock, so that two jobs never work in the same folder:
 
         with WorkFolder(output.parent / "work", fingerprint) as work:
-            state = work.state            # None at first, then what the last attempt saved
-            work.save({"iteration": 10, ...})
-        work.remove()                     # once the result is written
+            state = work.take()           # None at first, then what the last attempt saved
+            if work.is_due:
+                work.save({"iteration": 10, ...})
+            work.remove()                 # once the result is written
+
+    Of several processes that train together all enter it; the first does the work, the others get its state.
 
     Args:
         path: the folder; created if need be.
         fingerprint: everything the result depends on, JSON-serialisable. Its keys are named in errors, so
             they are words: "settings", "code", "dataset".
         doing: what the job does, for errors.
-        keeps: pattern of the files that hold progress. Where there are none, nothing is foreign.
+        keeps: pattern of the files that hold progress. Where there are none, nothing is refused: what else
+            lies in the folder (caches) is removed if it was begun with another fingerprint.
         limit_attempts: refuse attempts that keep dying before the next checkpoint. One that has more memory
             than all before it (a scheduler's retry) is none of them.
 
@@ -64,8 +74,22 @@ class WorkFolder:
         self._checkpoint = self.path / "checkpoint.pt"
         self._attempts = self.path / "attempts.json"
         self._stack = contextlib.ExitStack()
+        self._last_save, self._save_took = 0.0, 0.0
 
     def __enter__(self) -> "WorkFolder":
+        refusal = None
+        if processes.is_first():
+            try:
+                self._begin()
+            except InputError as error:
+                refusal = str(error)
+        refusal, self.state = processes.from_first((refusal, self.state))
+        if refusal:
+            raise InputError(refusal)
+        self._last_save = time.monotonic()
+        return self
+
+    def _begin(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             try:
@@ -77,10 +101,9 @@ class WorkFolder:
             if self.limit_attempts:
                 self._begin_attempt()
             self._stack = stack.pop_all()
-        return self
 
     def __exit__(self, kind, value, traceback) -> None:
-        if kind is not None and issubclass(kind, KeyboardInterrupt):
+        if kind is not None and issubclass(kind, KeyboardInterrupt) and processes.is_first():
             self._attempts.unlink(missing_ok=True)  # it did not fail, someone changed their mind
         self._stack.close()
 
@@ -96,8 +119,15 @@ class WorkFolder:
                 "go back to what it was begun with"
             )
         if different or not path.exists():
-            self._attempts.unlink(missing_ok=True)  # they were attempts at something else
+            self._clear()  # attempts at something else, and what they had computed of it
             write_json(path, self.fingerprint, indent=1)
+
+    def _clear(self) -> None:
+        for path in self.path.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != "lock":
+                path.unlink()
 
     def _load(self) -> dict | None:
         if not self._checkpoint.exists():
@@ -133,21 +163,36 @@ class WorkFolder:
         """Finished iterations of the last checkpoint."""
         return 0 if self.state is None else self.state["iteration"]
 
+    def take(self) -> dict | None:
+        """What the last attempt saved, handed out once: it is as large as the model and its optimiser."""
+        state, self.state = self.state, self.state and {"iteration": self.iteration}
+        return state
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last checkpoint is so old that it is time for another."""
+        return time.monotonic() - self._last_save > max(SAVE_SECONDS, self._save_took / SAVE_SHARE)
+
     def save(self, state: dict) -> None:
-        """Replace the checkpoint atomically.
+        """Replace the checkpoint atomically (first process only; nothing happens in the others).
 
         Args:
             state: tensors and plain values; "iteration" says how many are finished.
         """
         import torch
 
-        with atomic_write(self._checkpoint) as temporary:
-            torch.save(state, temporary)
+        if processes.is_first():
+            started = time.monotonic()
+            with atomic_write(self._checkpoint) as temporary:
+                torch.save(state, temporary)
+            self._last_save = time.monotonic()
+            self._save_took = self._last_save - started
         self.state = {"iteration": state["iteration"]}
 
     def remove(self) -> None:
         """The job is finished and its result written: nothing here is needed any more."""
-        shutil.rmtree(self.path)
+        if processes.is_first():
+            shutil.rmtree(self.path)
 
 
 def memory_limit() -> int | None:

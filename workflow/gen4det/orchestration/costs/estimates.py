@@ -7,12 +7,12 @@ from pathlib import Path, PurePosixPath
 
 from gen4det.core.errors import InputError
 from gen4det.core.yaml_files import read_yaml
+from gen4det.detection.config_files import config_files
 from gen4det.engines.work import Drawing, drawing
 from gen4det.evaluation.prediction_settings import MAX_DETECTIONS
 from gen4det.orchestration.costs.data_sizes import DataSizes
 from gen4det.orchestration.costs.settings import Costs
 from gen4det.orchestration.costs.tasks import RULES, Task, unique
-from gen4det.orchestration.hashes import config_files
 from gen4det.orchestration.project import Project
 from gen4det.orchestration.studies import Training
 

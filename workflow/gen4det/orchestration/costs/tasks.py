@@ -37,7 +37,7 @@ class Task:
 RULES = (
     "render", "photographs", "download", "download_model", "subset", "fit", "plan", "generate", "label",
     "calibrate", "rate", "detect", "detect_real", "filter", "filter_page", "train", "predict", "measure",
-    "table", "figure", "gallery",
+    "loss_curve", "table", "figure", "gallery",
 )  # fmt: skip
 """Rules in the order of the work; those that train the miniature's models are not part of a study."""
 
@@ -150,6 +150,7 @@ def _training(project: Project) -> Iterator[Task]:
     }
     for rule, kind in (("predict", "predict"), ("measure", "evaluate")):
         yield from (Task(rule, kind, 1, on, training=row) for (_, on, _), row in measured.items())
+    yield from (Task("loss_curve", "plot", 1, row.dataset, training=row) for row in tabled.values())
 
 
 def _plotting(project: Project) -> Iterator[Task]:

@@ -1,12 +1,15 @@
 """The record of a training's losses."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from gen4det.core.errors import InputError
-from gen4det.detection.losses import Losses
+from gen4det.evaluation.loss_curve import loss_curve
+from gen4det.training.losses import Losses
 
 
 def filled(count: int, start: int = 0, losses: Losses | None = None) -> Losses:
@@ -69,7 +72,33 @@ def test_divergence_is_noticed_before_it_is_saved(bad):
         losses.state()
 
 
-def test_table_and_figure_are_written(tmp_path):
+def test_the_table_is_written_with_the_time_of_the_processor_where_it_is_known(tmp_path):
     filled(5).write(tmp_path)
     assert (tmp_path / "losses.csv").read_text().startswith("iteration,loss,loss_mask\n1,0,0\n2,2,1\n")
-    assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
+    losses = Losses()
+    for step in range(1500):
+        losses.add({"loss": torch.tensor(1.0)}, cpu_seconds=0.5 * (step + 1))
+    Losses(losses.state()).write(tmp_path)
+    rows = (tmp_path / "losses.csv").read_text().splitlines()
+    assert rows[:2] == ["iteration,loss,cpu_seconds", "3,1,1.5"] and rows[-1] == "1500,1,750"
+
+
+def test_a_table_without_losses_is_one_line(tmp_path):
+    (tmp_path / "losses.csv").write_text("iteration,time\n1,2\n")
+    with pytest.raises(InputError, match="losses.csv: expected a table of losses"):
+        loss_curve(tmp_path / "losses.csv")
+    with pytest.raises(InputError, match="absent.csv: No such file"):
+        loss_curve(tmp_path / "absent.csv")
+
+
+def test_the_curve_shows_every_loss_of_the_table_and_is_always_the_same(tmp_path):
+    filled(600).write(tmp_path)
+    axes = loss_curve(tmp_path / "losses.csv").axes[0]
+    bold, mask = axes.lines[-1], axes.lines[0]
+    assert [line.get_label() for line in (bold, mask)] == ["loss", "loss_mask"]
+    assert mask.get_ydata()[10] == 10 and bold.get_ydata()[0] == pytest.approx(24)  # mean of 0, 2 ... 48
+    for name in ("a.png", "b.png"):
+        arguments = ["--settings", "{}", "--losses", tmp_path / "losses.csv", "--output", tmp_path / name]
+        subprocess.run([sys.executable, "-m", "gen4det.stages.loss_curve", *arguments], check=True)
+    drawn = (tmp_path / "a.png").read_bytes()
+    assert drawn.startswith(b"\x89PNG") and drawn == (tmp_path / "b.png").read_bytes()

@@ -1,4 +1,4 @@
-"""The losses of a training: kept for every iteration, written as a table and a figure."""
+"""The losses of a training: kept for every iteration, written as a table. Curves are drawn elsewhere."""
 
 import csv
 import math
@@ -9,6 +9,7 @@ import torch
 from gen4det.core.errors import InputError
 from gen4det.core.provenance import atomic_write
 
+CPU_SECONDS = "cpu_seconds"
 ROWS = 500
 """Rows of the table, at most about; each is the mean over equally many iterations."""
 
@@ -22,13 +23,20 @@ class Losses:
     def __init__(self, state: dict | None = None):
         self.names: list[str] = list(state["names"]) if state else []
         self._rows: list[torch.Tensor] = list(state["rows"].unbind()) if state else []
+        self._seconds: list[float] = list(state.get("seconds", ())) if state else []
         self._new: list[dict[str, torch.Tensor]] = []
 
     def __len__(self) -> int:
         return len(self._rows) + len(self._new)
 
-    def add(self, values: dict[str, torch.Tensor]) -> None:
-        """Losses of the next iteration, scalars on any device; not waited for."""
+    def add(self, values: dict[str, torch.Tensor], *, cpu_seconds: float | None = None) -> None:
+        """Losses of the next iteration, scalars on any device; not waited for.
+
+        Args:
+            cpu_seconds: time of the processor so far, all attempts together; in all iterations or in none.
+        """
+        if cpu_seconds is not None:
+            self._seconds.append(cpu_seconds)
         self._new.append({name: value.detach() for name, value in values.items() if "loss" in name})
 
     def latest(self) -> dict[str, float]:
@@ -49,7 +57,7 @@ class Losses:
             if not all(math.isfinite(value) for value in values.values()):
                 raise InputError(
                     f"training diverged: the loss is not finite in iteration {len(self._rows) + 1}; "
-                    "lower the learning rate of the detector's config"
+                    "lower the learning rate"
                 )
             self._rows.append(torch.tensor([float(values.get(name, math.nan)) for name in self.names]))
         self._new = []
@@ -69,12 +77,12 @@ class Losses:
     def state(self) -> dict:
         """Everything, as plain values and a tensor (iterations, losses)."""
         self._collect()
-        return {"names": self.names, "rows": self._stacked(len(self.names))}
+        return {"names": self.names, "rows": self._stacked(len(self.names)), "seconds": list(self._seconds)}
 
     def table(self) -> tuple[list[str], list[list[float]]]:
         """Column names and rows: the last iteration of each stretch, then the mean of each loss over it.
 
-        A loss that no iteration of a stretch had is NaN there.
+        A loss that no iteration of a stretch had is NaN there. Times, where given, are the last column.
         """
         self._collect()
         width = max(1, len(self._rows) // ROWS)
@@ -82,31 +90,17 @@ class Losses:
         for start in range(0, len(self._rows), width):
             stretch = torch.stack(self._rows[start : start + width])
             rows.append([start + len(stretch), *stretch.double().nanmean(0).tolist()])
-        return ["iteration", *self.names], rows
+        if not self._seconds:
+            return ["iteration", *self.names], rows
+        return ["iteration", *self.names, CPU_SECONDS], [[*row, self._seconds[row[0] - 1]] for row in rows]
 
     def write(self, folder: Path) -> None:
-        """Write losses.csv and losses.png."""
+        """Write losses.csv."""
         header, rows = self.table()
         with atomic_write(folder / "losses.csv") as temporary, open(temporary, "w", newline="") as stream:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(header)
             writer.writerows([[row[0], *map(_shown, row[1:])] for row in rows])
-        self._draw(folder / "losses.png", header, rows)
-
-    def _draw(self, path: Path, header: list[str], rows: list[list[float]]) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(7, 4), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot(xlabel="iteration", ylabel="loss", yscale="log")
-        columns = list(zip(*rows, strict=True))
-        for name, column in zip(header[1:], columns[1:], strict=True):
-            axes.plot(columns[0], column, label=name, linewidth=2 if name == "loss" else 1)
-        axes.legend(fontsize="small")
-        axes.grid(alpha=0.3)
-        with atomic_write(path) as temporary:
-            figure.savefig(temporary, dpi=120, format="png")
 
 
 def _shown(value: float) -> str:

@@ -1,0 +1,63 @@
+"""Files that a detector's config is made of; read as text, so that hashing them imports no mmengine."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from gen4det.core.errors import InputError
+
+
+def config_files(path: str | Path) -> list[Path]:
+    """An mmengine config file and those it inherits from, of either kind: `_base_`, or `with read_base():`.
+
+    Files of installed packages ("mmdet::...", `from mmdet.configs...`) are left out: their version counts.
+
+    Raises:
+        InputError: a file is missing or no Python, or its bases are computed, so that nobody can follow them.
+    """
+    path = Path(path)
+    try:
+        tree = ast.parse(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; expected a config of mmengine") from error
+    except (SyntaxError, ValueError) as error:
+        raise InputError(f"{path}: not a config of mmengine: {error}") from error
+    found = [path]
+    for statement in tree.body:
+        for base in _bases(statement, path):
+            found += [file for file in config_files(base) if file not in found]
+    return found
+
+
+def _bases(statement: ast.stmt, path: Path) -> Iterator[Path]:
+    if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "_base_":
+        try:
+            value = ast.literal_eval(statement.value)
+        except ValueError:
+            raise InputError(
+                f"{path}: _base_ is computed ({ast.unparse(statement.value)}), so nobody "
+                "could tell when it changes; write the paths themselves"
+            ) from None
+        names = [value] if isinstance(value, str) else value
+        yield from (path.parent / name for name in names if "::" not in name)
+    elif isinstance(statement, ast.With) and "read_base" in ast.unparse(statement.items[0].context_expr):
+        for line in statement.body:
+            if not isinstance(line, ast.ImportFrom):
+                raise InputError(f"{path}: line {line.lineno}: expected `from .<base> import *`")
+            if line.level:
+                folder = path.parents[line.level - 1]
+                modules = [line.module] if line.module else [alias.name for alias in line.names]
+                yield from (folder.joinpath(*module.split(".")).with_suffix(".py") for module in modules)
+
+
+def learns_masks(path: Path) -> bool:
+    """Whether a detector's config loads masks for its training: `with_mask=True` in its train_pipeline.
+
+    A config without a train_pipeline has that of its base.
+    """
+    for file in config_files(path):
+        for statement in ast.parse(file.read_bytes()).body:
+            if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "train_pipeline":
+                words = (node for node in ast.walk(statement) if isinstance(node, ast.keyword))
+                return any(word.arg == "with_mask" and ast.unparse(word.value) == "True" for word in words)
+    return False
