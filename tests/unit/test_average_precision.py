@@ -287,6 +287,30 @@ def test_no_detections_is_zero_where_there_is_truth_and_null_elsewhere(protocol)
 
 
 @pytest.mark.parametrize("protocol", ["coco", "lvis"])
+@pytest.mark.parametrize("first", [-40, 2 * 10**16, 2**62])
+def test_ids_are_names_whatever_their_size(protocol, first):
+    """Negative ones, and neighbours that are one number as float64."""
+    truth, found = random_world(3, protocol)
+    expected = average_precision(truth, found, protocol=protocol)
+    numbers = {kind: {r["id"]: first + n for n, r in enumerate(sorted(truth[kind], key=lambda r: r["id"]))}
+               for kind in ("images", "categories", "annotations")}  # fmt: skip
+    for kind in numbers:
+        for record in truth[kind]:
+            record["id"] = numbers[kind][record["id"]]
+    for image in truth["images"]:
+        for key in {"neg_category_ids", "not_exhaustive_category_ids"} & image.keys():
+            image[key] = [numbers["categories"][identifier] for identifier in image[key]]
+    for record in (*truth["annotations"], *found):
+        record["image_id"] = numbers["images"][record["image_id"]]
+        record["category_id"] = numbers["categories"][record["category_id"]]
+    measured = average_precision(truth, found, protocol=protocol)
+    assert {kind: measured[kind] for kind in KINDS} == {kind: expected[kind] for kind in KINDS}
+    names = [{**entry, "id": None} for entry in expected["per_category"]]
+    assert [{**entry, "id": None} for entry in measured["per_category"]] == names
+    assert [entry["id"] for entry in measured["per_category"]] == list(numbers["categories"].values())
+
+
+@pytest.mark.parametrize("protocol", ["coco", "lvis"])
 def test_perfect_detections_are_a_hundred_on_the_scale_of_the_papers(protocol):
     truth, detection = small_world(**FEDERATED)
     measured = average_precision(truth, [detection], protocol=protocol)

@@ -1,6 +1,7 @@
 """Figures and galleries: equal inputs give equal files, and what they show is chosen by seed alone."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -262,3 +263,16 @@ def test_a_gallery_needs_images(tmp_path, monkeypatch):
         gallery(monkeypatch, tmp_path / "gallery.pdf")
     with pytest.raises(InputError, match="No such file"):
         gallery(monkeypatch, tmp_path / "gallery.pdf", "--shards", str(tmp_path / "gone.json"))
+
+
+def test_names_are_text_in_figures_whatever_their_letters(tmp_path):
+    from gen4det.evaluation.plotting import as_text
+
+    names = [as_text(name) for name in ("cup", "5$ \\frac{ bill$", "na\u00efve", "\u732b")]
+    assert names == ["cup", r"5\$ \frac{ bill\$", "na\u00efve", "[U+732B]"]
+    figure = Figure()
+    for name in names:
+        figure.text(0.5, 0.5, name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a letter that the font lacks, matplotlib warns
+        save_figure(figure, tmp_path / "names.pdf")

@@ -5,6 +5,7 @@ import multiprocessing
 import pickle
 import zipfile
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -86,9 +87,27 @@ def test_every_eight_bit_mode_becomes_rgb(tmp_path, mode):
     assert image.shape == (24, 32, 3) and image.dtype == np.uint8
 
 
-def test_sixteen_bit_images_are_refused_rather_than_clipped(tmp_path):
-    Image.fromarray(np.full((8, 8), 40000, dtype=np.uint16)).save(tmp_path / "a.png")
-    assert "8 bits per channel" in refusal(ImageStore(tmp_path).image, "a.png")
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bit_images_are_refused_rather_than_clipped(tmp_path, suffix, channels):
+    """Grey and colour alike: of colours Pillow would keep the upper 8 bits, which 12-bit data do not have."""
+    shape = (8, 8, 3)[: 3 if channels == 3 else 2]
+    cv2.imwrite(str(tmp_path / f"a.{suffix}"), np.full(shape, 4000, dtype=np.uint16))
+    message = refusal(ImageStore(tmp_path).image, f"a.{suffix}")
+    assert "more than 8 bits per channel, grey or colour; convert it to 8, " in message
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"mif1", b"avif"])
+def test_photographs_of_telephones_are_named(tmp_path, brand):
+    (tmp_path / "a.jpg").write_bytes(b"\x00\x00\x00\x18ftyp" + brand + bytes(40))
+    message = refusal(ImageStore(tmp_path).image, "a.jpg")
+    if "damaged" not in message:  # a Pillow that reads AVIF finds out that this is none
+        assert message == f"{tmp_path / 'a.jpg'}: HEIC or AVIF, which is not read; convert it to JPEG or PNG"
+
+
+def test_large_photographs_are_sound(tmp_path):
+    Image.new("1", (20_000, 10_000)).save(tmp_path / "aerial.png")
+    assert ImageStore(tmp_path).size("aerial.png") == (20_000, 10_000)
 
 
 @pytest.mark.parametrize("format", ["png", "jpeg"])

@@ -18,8 +18,8 @@ from gen4det.core.provenance import write_json
 from gen4det.data import manifests, shards
 from gen4det.data.datasets import DatasetDescriptor, write_dataset
 from gen4det.data.images import ImageStore, ShardWriter, encode_image
-from gen4det.engines.base import Generated, Instance
-from gen4det.engines.shard_writer import IMAGE_DROPPED, ShardInProgress
+from gen4det.engines.base import Generated, Instance, Labels
+from gen4det.engines.shard_writer import IMAGE_DROPPED, ShardInProgress, label_records
 
 SETTINGS = {"engine": {"method": "stripes"}, "foundation": {}, "run_seed": 3}
 NAMES = ("cup", "fish", "key", "mushroom", "boat")
@@ -396,3 +396,11 @@ def test_progress_bar_counts_kept_and_dropped_images(dataset, manifest, tmp_path
     data = shards.load_shard(tmp_path / "00000.json")
     kept = len({annotation["image_id"] for annotation in data["annotations"]})
     assert "14/14" in errors and f"kept={kept}" in errors and f"dropped={14 - kept}" in errors
+
+
+def test_an_image_may_have_any_number_of_labels():
+    """Aerial images, cells, shelves: ids stay unique and those of the first thousand what they were."""
+    labels = Labels([Instance(1, [0.0, 0.0, 2.0, 2.0]) for _ in range(2500)])
+    ids = [[a["id"] for a in label_records(image, labels)[0]] for image in (1_000_000, 1_000_001)]
+    assert ids[0][:1000] == list(range(1_000_000_000, 1_000_001_000))
+    assert len({*ids[0], *ids[1]}) == 5000

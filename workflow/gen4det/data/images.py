@@ -20,6 +20,9 @@ from gen4det.core.provenance import atomic_write
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 JPEG_QUALITY = 95
+Image.MAX_IMAGE_PIXELS = 1_000_000_000
+"""Pillow takes more than twice this many pixels for an attack; its own limit, 179 million in effect, is below
+what aerial photographs have."""
 OPEN_ARCHIVES = 64
 """Archives one process keeps open; far below the usual limit of 1024 file descriptors."""
 
@@ -111,9 +114,10 @@ class ImageStore:
             InputError: missing, truncated, not an image, or more than 8 bits per channel.
         """
         with self._decoding(name) as picture:
-            if picture.mode not in _EIGHT_BIT_MODES:
+            if picture.mode not in _EIGHT_BIT_MODES or _has_sixteen_bits(picture):
                 raise InputError(
-                    f"{self.root / name}: pixels of mode {picture.mode}; expected 8 bits per channel"
+                    f"{self.root / name}: more than 8 bits per channel, grey or colour; convert it to 8, "
+                    "scaled as its sensor's range asks (12-bit data in 16 bits would be black otherwise)"
                 )
             if _orientation(picture) != 1:
                 picture = ImageOps.exif_transpose(picture)
@@ -221,9 +225,24 @@ class ImageStore:
                 with Image.open(stream) as picture:
                     yield picture
             except Image.UnidentifiedImageError as error:
+                if _is_heif(stream):
+                    raise InputError(
+                        f"{self.root / name}: HEIC or AVIF, which is not read; convert it to JPEG or PNG"
+                    ) from error
                 raise InputError(f"{self.root / name}: not an image") from error
             except _DAMAGED as error:
                 raise InputError(f"{self.root / name}: damaged image: {error}") from error
+
+
+def _has_sixteen_bits(picture: Image.Image) -> bool:
+    """Whether the file has 16 bits per channel; of colours Pillow keeps the upper 8 without a word."""
+    return any(";16" in str(tile[3]) for tile in picture.tile)
+
+
+def _is_heif(stream: BinaryIO) -> bool:
+    """Whether a file begins like those of the ISO base media format, as HEIC does."""
+    stream.seek(0)
+    return stream.read(8)[4:] == b"ftyp"
 
 
 def _orientation(picture: Image.Image) -> int:

@@ -26,7 +26,9 @@ from gen4det.training.work_folder import WorkFolder
 FIRST_IMAGE_ID = 1_000_000
 """Beyond the ids of COCO's and LVIS's photographs."""
 LABELS_PER_IMAGE = 1000
-"""Annotation ids are image id * this + position in the image, so that they depend on nothing else."""
+"""Up to that many labels of an image have ids image id * this + position; see `annotation_id`."""
+FURTHER_LABELS, MANY_LABELS = 10**15, 10**6
+"""Ids of further ones, of which there may be that many, begin beyond those of a million million images."""
 IMAGE_DROPPED = "another object of the image was rejected"
 """Reason of labels that are fine themselves, in an image the engine drops."""
 _LABELS = "labels.json"
@@ -157,22 +159,23 @@ def _records(item: Generated, file_name: str) -> tuple[dict, list[dict], list[di
     height, width = item.image.shape[:2]
     image = {"id": image_id, "file_name": file_name, "height": height, "width": width}
     image |= item.about
-    return image, *label_records(image_id, item.row["index"], item.labels)
+    return image, *label_records(image_id, item.labels)
 
 
-def label_records(image_id: int, index: int, labels: Labels) -> tuple[list[dict], list[dict]]:
-    """COCO records of the labels of one image: annotations, rejected labels.
+def annotation_id(image_id: int, position: int) -> int:
+    """Id of a label from its image and its position in it, so that it depends on nothing else."""
+    if position < LABELS_PER_IMAGE:
+        return image_id * LABELS_PER_IMAGE + position
+    return FURTHER_LABELS + image_id * MANY_LABELS + position
 
-    Args:
-        index: of its manifest row, for errors.
-    """
-    if len(labels.instances) > LABELS_PER_IMAGE:
-        raise ValueError(f"image {index}: more than {LABELS_PER_IMAGE} labels")
+
+def label_records(image_id: int, labels: Labels) -> tuple[list[dict], list[dict]]:
+    """COCO records of the labels of one image: annotations, rejected labels."""
     annotations = []
     for position, instance in enumerate(labels.instances):
         box = [float(value) for value in instance.bbox]
         record = {
-            "id": image_id * LABELS_PER_IMAGE + position,
+            "id": annotation_id(image_id, position),
             "image_id": image_id,
             "category_id": int(instance.category_id),
             "bbox": box,

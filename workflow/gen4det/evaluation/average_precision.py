@@ -66,8 +66,10 @@ def average_precision(
     categories = sorted(ground_truth["categories"], key=lambda category: category["id"])
     result: dict = {"box": None, "mask": None}
     per_category = {kind: [None] * len(categories) for kind in result}
+    numbered, found = _numbered(ground_truth, detections)
+    columns = [{**category, "id": number} for number, category in enumerate(categories, start=1)]
     for kind in kinds:
-        table = _precision_table(ground_truth, detections, kind, protocol, settings, categories)
+        table = _precision_table(numbered, found, kind, protocol, settings, columns)
         result[kind] = _summary(table, categories)
         per_category[kind] = [_mean(table[:, k, 0]) for k in range(len(categories))]
     images, instances = _counts(ground_truth)
@@ -176,6 +178,31 @@ def _precision_table(
 # --- what the evaluator is given ------------------------------------------------------------------
 
 
+def _numbered(ground_truth: dict, detections: list[dict]) -> tuple[dict, list[dict]]:
+    """The same with images and categories counted from 1, in the order of their ids.
+
+    The evaluator keeps ids as float64 and fails at negative ones: neighbours beyond 2**53 would be one image.
+    """
+    image = {record["id"]: n for n, record in enumerate(sorted(ground_truth["images"], key=_id), start=1)}
+    category = {c["id"]: n for n, c in enumerate(sorted(ground_truth["categories"], key=_id), start=1)}
+
+    def numbered(record: dict) -> dict:
+        numbers = {"image_id": image[record["image_id"]], "category_id": category[record["category_id"]]}
+        return {**record, **numbers}
+
+    images = []
+    for record in ground_truth["images"]:
+        lists = {"neg_category_ids", "not_exhaustive_category_ids"} & record.keys()
+        verified = {key: [category[c] for c in record[key] if c in category] for key in lists}
+        images.append({**record, "id": image[record["id"]], **verified})
+    annotations = [numbered(annotation) for annotation in ground_truth["annotations"]]
+    return {"images": images, "annotations": annotations}, [numbered(detection) for detection in detections]
+
+
+def _id(record: dict) -> int:
+    return record["id"]
+
+
 def _with_sizes(ground_truth: dict) -> Iterator[tuple[dict, tuple[int, int]]]:
     sizes = {image["id"]: (image["height"], image["width"]) for image in ground_truth["images"]}
     for number, annotation in enumerate(ground_truth["annotations"], start=1):
@@ -228,7 +255,7 @@ def _area(detection: dict) -> float:
 
 def _kinds(ground_truth: dict, detections: list[dict]) -> tuple[Kind, ...]:
     """What can be measured. A detector that finds nothing is held to whatever the ground truth has."""
-    expected = any("segmentation" in annotation for annotation in ground_truth["annotations"])
+    expected = all(annotation.get("segmentation") for annotation in ground_truth["annotations"])
     found = any("segmentation" in detection for detection in detections) or not detections
     return ("box", "mask") if expected and found else ("box",)
 

@@ -16,7 +16,7 @@ from gen4det.core.json_files import read_json
 from gen4det.core.provenance import seed_for
 from gen4det.data.images import ImageStore, image_name
 from gen4det.evaluation.pictures import draw_instances, show_image
-from gen4det.evaluation.plotting import PAGE_WIDTH, style
+from gen4det.evaluation.plotting import PAGE_WIDTH, as_text, style
 from gen4det.evaluation.study_settings import GallerySettings
 
 REASON_LINES = 5
@@ -75,7 +75,7 @@ def _add(generated: GeneratedSet, path: Path) -> None:
     if not {"images", "categories"} <= data.keys():
         raise InputError(f"{path}: no generated images; expected images, categories, annotations or rejected")
     store = ImageStore(path.parent / (data.get("info") or {}).get("images", "."))
-    generated.names |= {category["id"]: category["name"] for category in data["categories"]}
+    generated.names |= {category["id"]: as_text(category["name"]) for category in data["categories"]}
     generated.images |= {image["id"]: (store, image) for image in data["images"]}
     for key, labels in (("annotations", generated.kept), ("rejected", generated.rejected)):
         for label in data.get(key, []):

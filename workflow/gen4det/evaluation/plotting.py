@@ -1,12 +1,14 @@
 """What all figures share: style, colours, and files that are equal when their contents are."""
 
 import contextlib
+import functools
 import logging
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 
 from gen4det.core.errors import InputError
@@ -48,6 +50,18 @@ def style() -> Iterator[None]:
     """The style; for drawing and for saving."""
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **_STYLE, "backend": matplotlib.get_backend()}):
         yield
+
+
+@functools.cache
+def _letters() -> frozenset[int]:
+    """Code points that the font of all figures has."""
+    return frozenset(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())
+
+
+def as_text(name: str) -> str:
+    """A name as figures show it: dollars make no formula, letters that the font lacks are [U+732B]."""
+    shown = (letter if ord(letter) in _letters() else f"[U+{ord(letter):04X}]" for letter in name)
+    return "".join(shown).replace("$", r"\$")
 
 
 def heading(*texts: str, characters: int) -> str:

@@ -135,7 +135,7 @@ def labels_of_shard(shard: dict, labelled: dict[int, Labels]) -> dict:
     }
     for image in shard["images"]:
         index = image["id"] - FIRST_IMAGE_ID
-        annotations, rejected = label_records(image["id"], index, labelled[index])
+        annotations, rejected = label_records(image["id"], labelled[index])
         data["annotations"] += annotations
         data["rejected"] += rejected
     return data
