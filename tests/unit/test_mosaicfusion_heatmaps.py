@@ -4,8 +4,10 @@ import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
+from scipy import ndimage
 
 from gen4det.engines.mosaicfusion import heatmaps
 from gen4det.engines.mosaicfusion.heatmaps import HeatMapError, aggregate, binarise, otsu_threshold
@@ -139,3 +141,51 @@ def test_order_of_resolutions_does_not_matter():
     assert all(
         np.array_equal(aggregate(heat(), SIZE, mode), aggregate(backwards, SIZE, mode)) for mode in MODES
     )
+
+
+# --- rings ----------------------------------------------------------------------------------------------
+
+
+def lowest_way_out(values: np.ndarray) -> np.ndarray:
+    """By brute force: for each cell the smallest level at which some way to the border stays below it."""
+    out = np.empty_like(values)
+    for y, x in np.ndindex(values.shape):
+        for level in np.unique(values):
+            labels, _ = ndimage.label(values <= level)
+            border = {*labels[0], *labels[-1], *labels[:, 0], *labels[:, -1]} - {0}
+            if labels[y, x] in border:
+                out[y, x] = level
+                break
+    return out
+
+
+@given(arrays.arrays(np.float32, (6, 7), elements=st.sampled_from([0, 0.25, 0.5, 1])))
+@settings(max_examples=60, deadline=None)
+def test_basins_fill_to_the_lowest_way_out(values):
+    assert np.array_equal(heatmaps.filled(values), lowest_way_out(values))
+
+
+def test_a_ring_of_attention_is_filled_and_then_covers_the_object():
+    """What coarse layers see of a snowman is its outline; half the ring covers its hat alone."""
+    y, x = np.mgrid[:24, :24]
+    distance = np.hypot(y - 12, x - 12)
+    ring = (0.1 + 0.9 * np.exp(-(((distance - 7) / 1.5) ** 2))).astype(np.float32)
+    disc = np.hypot(*(np.mgrid[:96, :96] - 47.5)) < 8 * 4
+    covered = {
+        fill: binarise(aggregate({1: ring}, (96, 96), "paper", fill_rings=fill), MaskSettings())
+        for fill in (False, True)
+    }
+    assert iou(covered[False], disc) < 0.6
+    assert iou(covered[True], disc) > 0.85
+
+
+def test_filling_leaves_a_blob_as_it_is():
+    for mode in MODES:
+        plain, full = (aggregate(heat(), SIZE, mode, fill_rings=fill) for fill in (False, True))
+        assert iou(binarise(plain, MaskSettings()), binarise(full, MaskSettings())) > 0.98
+
+
+def test_maps_that_are_not_finite_are_rejected_before_they_are_filled():
+    maps = {1: np.full((4, 4), np.nan, np.float32)}
+    with pytest.raises(HeatMapError, match="not finite"):
+        aggregate(maps, SIZE, "paper", fill_rings=True)

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
 from gen4det.engines.mosaicfusion.mask_settings import MaskSettings
 
@@ -25,6 +26,8 @@ def aggregate(
     heat: Mapping[int, np.ndarray],
     size: tuple[int, int],
     mode: Literal["official", "paper"],
+    *,
+    fill_rings: bool = False,
 ) -> np.ndarray:
     """Combine the maps of all resolutions into one heat map of the region.
 
@@ -38,6 +41,7 @@ def aggregate(
             added up over layers. Keys tell resolutions apart and grow from fine to coarse; "paper" needs maps
             of one scale, so that every layer counts the same.
         size: (height, width) of the region in pixels.
+        fill_rings: whether each map is filled first, see `filled`.
 
     Returns:
         uint8 (height, width).
@@ -51,6 +55,8 @@ def aggregate(
     maps = {key: np.asarray(heat[key], dtype=np.float32) for key in sorted(heat)}
     if not all(np.isfinite(values).all() for values in maps.values()):
         raise HeatMapError(NOT_FINITE)
+    if fill_rings:
+        maps = {key: filled(values) for key, values in maps.items()}
     if mode == "official":
         combined = _official(list(maps.values()), size)
     else:
@@ -58,6 +64,30 @@ def aggregate(
     if combined.min() == combined.max():
         raise HeatMapError(FLAT)
     return combined
+
+
+def filled(values: np.ndarray) -> np.ndarray:
+    """Fill basins as rain would: what brighter cells enclose is raised to where it would flow off.
+
+    Water flows between cells that share a side, and off the borders of the map, so that a ring holds it even
+    where its cells touch at corners only.
+
+    Args:
+        values: finite float (h, w).
+
+    Returns:
+        (h, w), nowhere below `values`.
+    """
+    level = np.full_like(values, values.max())
+    level[[0, -1]], level[:, [0, -1]] = values[[0, -1]], values[:, [0, -1]]
+    while True:
+        lower = np.maximum(ndimage.grey_erosion(level, footprint=_CROSS, mode="nearest"), values)
+        if np.array_equal(lower, level):
+            return level
+        level = lower
+
+
+_CROSS = ndimage.generate_binary_structure(2, 1)
 
 
 def _official(maps: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:

@@ -66,6 +66,10 @@ class MaskSettings(Settings):
 
     aggregation: Literal["official", "paper"] = "official"
     """How maps of several resolutions become one heat map; see `heatmaps.aggregate`."""
+    fill_rings: bool = False
+    """Raise what a ring of attention encloses to the lowest level of the ring, in each map before they are
+    combined. Coarse layers may attend to the outline of an object that stands out from its background;
+    without this the solver keeps whatever part of the object the ring happens to cover."""
     threshold: Literal["otsu", "simple"] = "otsu"
     simple_threshold: Fraction = 0.3
     """Share of the maximum above which "simple" sees foreground."""

@@ -46,7 +46,7 @@ def region_mask(
         A mask with exactly one connected component, or a reason.
     """
     try:
-        heat_map = aggregate(heat, rgb.shape[:2], settings.aggregation)
+        heat_map = aggregate(heat, rgb.shape[:2], settings.aggregation, fill_rings=settings.fill_rings)
     except HeatMapError as error:
         return RegionMask(None, str(error))
     return single_component(refine(binarise(heat_map, settings), rgb, settings.solver), settings.components)
