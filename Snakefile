@@ -17,6 +17,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/plot.smk"
 include: "workflow/rules/foundation.smk"
+include: "workflow/rules/judge.smk"
 
 
 rule all:

@@ -16,6 +16,7 @@ from gen4det.orchestration.commands import (
     time_budget,
 )
 from gen4det.orchestration.jobs import Jobs
+from gen4det.orchestration.judge_jobs import JudgeJobs
 from gen4det.orchestration.lineage import follow_inputs, ignore_times
 from gen4det.orchestration.messages import (
     explain_failures,
@@ -52,6 +53,8 @@ try:
     )  # Snakemake itself does not tell yet what it is to make
 except InputError as error:
     sys.exit(str(error))  # one line; an exception would add Snakemake's own three
+
+judge_jobs = JudgeJobs(jobs)
 
 shell.prefix(
     shell_prefix(

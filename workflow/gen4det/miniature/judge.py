@@ -106,12 +106,7 @@ def judge_inpainting(
         name, one of each scene repainted alone, all of a scene repainted in one pass, and, for comparison, as
         they were rendered, partly hidden behind each other; per category those repainted alone.
     """
-    pipeline = StableDiffusionGLIGENPipeline.from_pretrained(
-        model, torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False
-    ).to(device)
-    pipeline.vae.register_to_config(sample_size=SCENE_SIZE)  # to which the pipeline resizes what it repaints
-    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = inpainting_pipeline(model, device)
     alone: dict[str, list[bool]] = {category.name: [] for category in CATEGORIES}
     together, originals, shown = [], [], []
     for index in trange(SCENES, desc="judge inpainting", unit="scene"):
@@ -121,9 +116,9 @@ def judge_inpainting(
         scene = render_scene(int(rng.integers(2**62)), picks, SCENE_SIZE, OBJECT_SIZE)
         objects = sorted(scene.objects, key=lambda placed: placed.category.name != picks[0].name)
         seed = seed_for(settings.seed, "inpainting-judge", index)
-        one = _repaint(pipeline, scene.image, objects[:1], seed)
+        one = repaint(pipeline, scene.image, objects[:1], seed)
         alone[objects[0].category.name] += _called(classifier, one, objects[:1], device)
-        every = _repaint(pipeline, scene.image, objects, seed)
+        every = repaint(pipeline, scene.image, objects, seed)
         together += _called(classifier, every, objects, device)
         originals += _called(classifier, scene.image, objects, device)
         shown.append(np.concatenate([scene.image, one, every]))
@@ -138,10 +133,26 @@ def judge_inpainting(
     }
 
 
-def _repaint(
+def inpainting_pipeline(model: Path, device: str) -> StableDiffusionGLIGENPipeline:
+    """diffusers' own pipeline over a grounded inpainting model, in float32, with DPM-Solver++."""
+    pipeline = StableDiffusionGLIGENPipeline.from_pretrained(
+        model, torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False
+    ).to(device)
+    pipeline.vae.register_to_config(sample_size=SCENE_SIZE)  # to which the pipeline resizes what it repaints
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def repaint(
     pipeline: StableDiffusionGLIGENPipeline, image: np.ndarray, objects: Sequence[Placed], seed: int
 ) -> np.ndarray:
-    """The image, uint8 (H, W, 3), with the boxes of some of its objects painted in one pass."""
+    """The image, uint8 (H, W, 3), with the boxes of some of its objects painted in one pass.
+
+    Args:
+        pipeline: of `inpainting_pipeline`.
+        seed: of the noise.
+    """
     names = [placed.category.name for placed in objects]
     boxes = [(x, y, x + w, y + h) for x, y, w, h in (placed.box for placed in objects)]
     torch.manual_seed(seed)  # the pipeline draws from the global stream

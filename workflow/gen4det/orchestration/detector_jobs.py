@@ -4,6 +4,7 @@ from typing import Any
 
 from gen4det.core.settings import Settings
 from gen4det.detection.config_files import config_files
+from gen4det.detection.settings import DetectorSettings
 from gen4det.evaluation.prediction_settings import PredictionSettings
 from gen4det.evaluation.settings import MeasureSettings
 from gen4det.orchestration.category_splits import category_split
@@ -36,7 +37,10 @@ class DetectorJobs(SyntheticJobs):
     def train(self, wildcards: Any) -> str:
         """Settings of one training."""
         training = self.project.arms[wildcards.dataset, wildcards.detector, wildcards.arm]
-        detector = training.settings
+        return self.training(training.settings, real=training.real, seed=int(wildcards.seed))
+
+    def training(self, detector: DetectorSettings, *, real: bool, seed: int) -> str:
+        """Settings of the training of a detector, in a table or not."""
         root = self.project.root
         files = config_files(root / detector.config)
         if detector.backbone_weights and not self.downloads.name(detector.backbone_weights):
@@ -44,8 +48,8 @@ class DetectorJobs(SyntheticJobs):
         hashes = {str(file.relative_to(root)): sampled_hash(file) for file in files if file.is_file()}
         settings = {
             "detector": detector.model_dump(mode="json"),
-            "real": training.real,
-            "seed": int(wildcards.seed),
+            "real": real,
+            "seed": seed,
         }
         models = self.downloads.hashes(settings)
         return job(settings, "train", *detector.modules, files=hashes, models=models)

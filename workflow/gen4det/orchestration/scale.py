@@ -13,6 +13,7 @@ from gen4det.data.settings import DatasetSettings
 from gen4det.detection.settings import DetectorSettings
 from gen4det.diffusion.settings import FoundationSettings
 from gen4det.evaluation.settings import EvaluationSettings
+from gen4det.miniature.canvas_judge_settings import CanvasJudge
 from gen4det.miniature.foundation_settings import FoundationTraining
 
 
@@ -110,6 +111,8 @@ class Config(Settings):
     """How detections are measured."""
     foundation_training: FoundationTraining = FoundationTraining()
     """How the miniature's own foundation models are trained; `miniature_foundation` alone reads it."""
+    canvas_judge: CanvasJudge = CanvasJudge()
+    """How what the miniature's models draw is judged; <results>/judge/<dataset>/<engine>.json reads it."""
     engines: dict[Name, dict[str, Any]] = {}
     """What this scale changes in engines of config/engines; variants inherit it like everything else."""
     needs: Needs = Needs()
