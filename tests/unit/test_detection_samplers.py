@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gen4det.detection import samplers
-from gen4det.detection.samplers import BatchSampler, Draw, Pool, repeat_factors
+from gen4det.detection.samplers import BatchSampler, Draw, Pool, repeat_factors, replayed
 
 
 def take(iterable, count):
@@ -158,3 +158,32 @@ def test_a_batch_that_does_not_divide_is_refused():
 
 def test_draws_travel_to_workers():
     assert pickle.loads(pickle.dumps(Draw(3, 9))) == Draw(3, 9)
+
+
+# --- replayed images ----------------------------------------------------------------------------------
+
+
+def test_a_real_image_of_the_rarest_category_takes_the_place_of_a_synthetic_one():
+    contents = [[0], [0, 1], [0, 2], [2], [0, 1], [0, 2, 3]]
+    synthetic = np.array([False] * 4 + [True] * 2)
+    places = replayed(contents, synthetic)
+    assert {index: others.tolist() for index, others in places.items()} == {4: [1], 5: [2, 3]}
+    with pytest.raises(ValueError, match="image 4: no real image"):
+        replayed([[0], [0, 1], [0], [0], [7], [0]], synthetic)
+
+
+def test_replaying_changes_which_images_come_and_nothing_else():
+    places = {11: np.array([1, 2]), 12: np.array([3]), 10: np.array([5]), 13: np.array([0, 9])}
+    plain, replaying = take(two_pools(), 300), take(two_pools(places=places), 300)
+    seen = set()
+    for before, after in zip(itertools.chain(*plain), itertools.chain(*replaying), strict=True):
+        assert before.seed == after.seed
+        if before.index < 10:
+            assert after == before
+        else:
+            assert after.index in places[before.index]
+            seen.add(after.index)
+    assert seen == {0, 1, 2, 3, 5, 9}
+    resumed = two_pools(places=places)
+    resumed.start = 100
+    assert take(resumed, 5) == replaying[100:105]

@@ -337,6 +337,23 @@ def test_repeat_factors_are_counted_on_the_images_the_settings_name(world, repea
     assert factors[24] == pytest.approx(synthetic)  # a ring alone
 
 
+def test_the_rare_images_repeated_as_often_as_synthetic_ones_would_come(world):
+    """The control: the very batches of the synthetic arm, real images with rings in place of drawn ones."""
+    data = images_of(world, [world.synthetic])
+    plain, control = (
+        list(itertools.islice(batch_sampler(data, world.settings(replay_real=replay), 4), 60))
+        for replay in (False, True)
+    )
+    replaced = 0
+    for before, after in zip(itertools.chain(*plain), itertools.chain(*control), strict=True):
+        if data.synthetic[before.index]:
+            assert not data.synthetic[after.index] and 2 in data.contents[after.index]
+            replaced += 1
+        else:
+            assert after == before
+    assert replaced > 10
+
+
 def test_a_longer_schedule_stretches_the_training(world):
     trained = world.train("longer", settings=world.settings(iterations=2, schedule=1.5))
     assert trained.iteration == 3

@@ -52,6 +52,33 @@ def repeat_factors(
     return np.array([max((factors[label] for label in labels), default=1.0) for labels in contents])
 
 
+def replayed(contents: list[list[int]], synthetic: np.ndarray) -> dict[int, np.ndarray]:
+    """For each synthetic image the real ones that may be shown in its place.
+
+    Args:
+        contents: categories of each image, N lists without duplicates.
+        synthetic: (N,) bool.
+
+    Returns:
+        {index of a synthetic image: indices of the real images that show, of its categories, the one that the
+        fewest real images show; of equally rare ones the first}.
+
+    Raises:
+        ValueError: no real image shows any category of a synthetic one.
+    """
+    shown: dict[int, list[int]] = {}
+    for index in np.flatnonzero(~synthetic).tolist():
+        for label in contents[index]:
+            shown.setdefault(label, []).append(index)
+    places = {}
+    for index in np.flatnonzero(synthetic).tolist():
+        known = [label for label in sorted(contents[index]) if label in shown]
+        if not known:
+            raise ValueError(f"image {index}: no real image shows any of its categories")
+        places[index] = np.array(shown[min(known, key=lambda label: len(shown[label]))])
+    return places
+
+
 class Pool:
     """Images in an endless random order, each as often as its factor says.
 
@@ -102,6 +129,7 @@ class BatchSampler(Sampler):
         seed: of the training.
         probabilities: chance of each pool to give a batch, or an image; None where there is only one.
         per_image: whether each image of a batch is drawn from a pool of its own choice.
+        places: images that others are shown in the place of, one at random each time; see `replayed`.
         rank, world_size: this process and how many there are; batch_size must be a multiple of the latter.
 
     Attributes:
@@ -116,6 +144,7 @@ class BatchSampler(Sampler):
         *,
         probabilities: list[float] | None = None,
         per_image: bool = False,
+        places: dict[int, np.ndarray] | None = None,
         rank: int = 0,
         world_size: int = 1,
     ):
@@ -127,6 +156,7 @@ class BatchSampler(Sampler):
             raise ValueError(f"{len(pools)} pools, but {len(self.probabilities)} probabilities")
         if batch_size % world_size:
             raise ValueError(f"batch size {batch_size} is not a multiple of {world_size} processes")
+        self.places = places or {}
         self._together = 1 if per_image else batch_size  # images that one choice of a pool is for
         self.rank, self.world_size = rank, world_size
         self.start = 0
@@ -160,8 +190,15 @@ class BatchSampler(Sampler):
             for pools in chosen.reshape(_CHOICES, per_batch):
                 indices = [next(readers[pool]) for pool in np.repeat(pools, self._together)]
                 draws = [
-                    Draw(index, seed_for(self.seed, "example", batch, place))
+                    Draw(self._shown(index, batch, place), seed_for(self.seed, "example", batch, place))
                     for place, index in enumerate(indices)
                 ]
                 yield draws[self.rank :: self.world_size]
                 batch += 1
+
+    def _shown(self, index: int, batch: int, place: int) -> int:
+        """The image, or one of those that may be shown in its place."""
+        if index not in self.places:
+            return index
+        others = self.places[index]
+        return int(others[seed_for(self.seed, "replay", batch, place) % len(others)])

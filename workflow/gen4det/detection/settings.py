@@ -59,6 +59,9 @@ class DetectorSettings(Settings):
     (Gen2Det). null: all images in one pool, as if they were one data set."""
     synthetic_mixing: Literal["batch", "image"] = "batch"
     """What the probability decides. batch: on whole batches, over all processes; image: on each image."""
+    replay_real: bool = False
+    """Show a real image wherever a synthetic one would come: one that shows the rarest of its categories. The
+    control of what synthetic images are worth beyond seeing rare categories more often."""
     ignore_background: bool = False
     """Whether background of synthetic images teaches nothing: anchors and proposals there that match no label
     have no loss, since what they show may be an object that was drawn and lost its label (Gen2Det). Short for

@@ -25,7 +25,7 @@ from gen4det.detection.datasets import DetectionDataset, Source, seed_everything
 from gen4det.detection.detectors import build_model, fit_diffusion, load_backbone, load_config
 from gen4det.detection.loading import ignore_signals
 from gen4det.detection.loop import TrainingLoop, make_runner
-from gen4det.detection.samplers import BatchSampler, Pool, repeat_factors
+from gen4det.detection.samplers import BatchSampler, Pool, repeat_factors, replayed
 from gen4det.detection.settings import Completeness, DetectorSettings, LabelSettings, TrainSettings
 from gen4det.detection.weights import save_weights
 from gen4det.training import processes
@@ -221,7 +221,11 @@ def _require_split(drawn: dict, path: Path, train: Split) -> None:
 def batch_sampler(
     data: DetectionDataset, settings: TrainSettings, batch_size: int, *, rank: int = 0, world_size: int = 1
 ) -> BatchSampler:
-    """The order in which images are trained on, as the settings of the detector say."""
+    """The order in which images are trained on, as the settings of the detector say.
+
+    Raises:
+        InputError: no real image can be shown in the place of a synthetic one.
+    """
     detector = settings.detector
     real = ~data.synthetic
     everything = np.ones(len(data), dtype=bool)
@@ -239,12 +243,17 @@ def batch_sampler(
         Pool(group.nonzero()[0], factors[group], seed_for(settings.seed, "images", number))
         for number, group in enumerate(groups)
     ]
+    try:
+        places = replayed(data.contents, data.synthetic) if detector.replay_real else None
+    except ValueError as error:
+        raise InputError(f"replay_real: {error}") from None
     return BatchSampler(
         pools,
         batch_size,
         settings.seed,
         probabilities=probabilities,
         per_image=detector.synthetic_mixing == "image",
+        places=places,
         rank=rank,
         world_size=world_size,
     )

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from gen4det.data.datasets import Dataset
     from gen4det.training.stop import Deadline
 
+MANIFEST = "manifest"
+"""Name of another variant's manifest among what a step reads."""
 CLASSES = {"plan": "Planner", "draw": "Drawer", "fit": "Fit", "label": "Labeller"}
 """Name of the class in a module, by the kind of its step; a draw step has a module `plan` beside `draw`."""
 
@@ -47,6 +49,8 @@ class Inputs:
     """Label files of the drawn shards, the images beside them: step -> files in the order of the shards."""
     detections: dict[str, list[Path]] = field(default_factory=dict)
     """What detectors found: "dataset" or the draw step -> files, of shards in their order."""
+    manifest: Path | None = None
+    """What another variant planned, for steps that draw it."""
 
 
 class StepWorker:
@@ -294,6 +298,8 @@ def check_inputs(step: Step, settings: EngineSettings, inputs: Inputs) -> None:
     for name in step.reads:
         if name not in given:
             raise InputError(f"step {step.name!r} reads what step {name!r} made: give --reads {name}=PATH")
+    if step.manifest_of and inputs.manifest is None:
+        raise InputError(f"step {step.name!r} reads a manifest: give --reads {MANIFEST}=FILE")
     for asked in step.detections:
         if getattr(settings, asked.setting) is not None and asked.on not in inputs.detections:
             raise InputError(f"step {step.name!r} reads detections: give --reads detections.{asked.on}=FILE")

@@ -61,6 +61,8 @@ class Step:
     """Which of the run's foundation models it reads; when another one changes, its results stand."""
     detections: tuple[Detections, ...] = ()
     """Detectors whose answers it reads."""
+    manifest_of: str | None = None
+    """Field of the method's settings that names another variant: the step reads what that one planned."""
     needs_gpu: bool = True
     """Whether it computes on a GPU where the machine has one."""
 
@@ -99,7 +101,8 @@ class Steps:
                 if name not in self._by_name:
                     known = ", ".join(self._by_name) or "none"
                     raise ValueError(f"step {step.name!r} reads {name!r}; the steps before it: {known}")
-            for name in (*(step.settings or ()), *(d.setting for d in step.detections)):
+            other = () if step.manifest_of is None else (step.manifest_of,)
+            for name in (*(step.settings or ()), *(d.setting for d in step.detections), *other):
                 if name not in fields:
                     raise ValueError(f"step {step.name!r}: the settings have no field {name!r}")
             self._by_name[step.name] = step

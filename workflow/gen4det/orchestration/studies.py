@@ -26,6 +26,8 @@ class Arm(ArmLabel):
     """Engines whose images are trained on as well."""
     train: dict[str, Any] = {}
     """What this arm changes in the settings of the detector, e.g. {synthetic_batches: 0.2}."""
+    scales: tuple[Name, ...] = ()
+    """Scales at which there is this row, e.g. [miniature]; none: all."""
     dataset: Name | None = None
     """Data set of this row where it is not the study's, e.g. a subset of it."""
     on: Annotated[str, Field(pattern=rf"^$|{NAME}")] = ""
@@ -110,6 +112,10 @@ def load_study(name: str, config: Config, variants: dict, *, source: str, root: 
         raise InputError(f"{source}: studies: no file {shown(path)}{known}")
     file = shown(path)
     study = parse_settings(Study, read_yaml(path), source=file)
+    here = {row: arm for row, arm in study.arms.items() if not arm.scales or config.scale in arm.scales}
+    if not here:
+        raise InputError(f"{file}: arms: none of them has a row at the scale {config.scale!r} of {source}")
+    study = study.model_copy(update={"arms": here})
     if study.detector not in config.detectors:
         known = suggest(study.detector, config.detectors)
         raise InputError(f"{file}: detector: {study.detector!r} is not a detector of {source}{known}")

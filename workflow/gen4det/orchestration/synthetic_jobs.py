@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from gen4det.engines.base import engine_module
+from gen4det.engines.base import MANIFEST, engine_module
 from gen4det.engines.steps import ON_REAL_IMAGES, Step
 from gen4det.filters.settings import AgreementSettings
 from gen4det.orchestration.job_text import job
@@ -80,6 +80,9 @@ class SyntheticJobs(ProjectJobs):
                 yield name, f"{self.results}/engines/{dataset}/{variant.owner[name]}/{name}/model"
             elif shard is None:
                 yield from ((name, file) for file in self._shards(dataset, variant.name, "json"))
+        if step.manifest_of:
+            planned = self.project.engines[getattr(variant.settings, step.manifest_of)].images
+            yield MANIFEST, f"{self.results}/synthetic/{dataset}/{planned}/manifest.jsonl"
         for read in step.detections:
             question = getattr(variant.settings, read.setting)
             if question is None:

@@ -33,6 +33,12 @@ class Variant:
         return self.settings.checked_steps()
 
     @property
+    def draws_plan_of(self) -> str | None:
+        """The variant whose manifest says what this one draws; None: its own."""
+        field = self.steps.draw.manifest_of
+        return getattr(self.settings, field) if field else None
+
+    @property
     def images(self) -> str:
         """The variant that draws the images."""
         return self.owner[self.steps.draw.name]
@@ -122,4 +128,20 @@ def load_engines(
         if name not in engines:
             engines[name] = _resolve(name, variants, changes)[1]
             wanted += engines[name].owner.values()
+            wanted += [_planner_of(engines[name], variants, changes)] if engines[name].draws_plan_of else []
     return engines
+
+
+def _planner_of(variant: Variant, variants: Written, changes: dict[str, dict]) -> str:
+    """The variant whose manifest another one draws.
+
+    Raises:
+        InputError: there is none of that name, or it plans nothing itself.
+    """
+    name, where = variant.draws_plan_of, f"{variants[variant.name][0]}: {variant.name}"
+    field = variant.steps.draw.manifest_of
+    if name not in variants:
+        raise InputError(f"{where}.{field}: no such engine {name!r}{suggest(name, variants)}")
+    if _resolve(name, variants, changes)[1].draws_plan_of:
+        raise InputError(f"{where}.{field}: {name!r} plans nothing itself, it draws what another one planned")
+    return name

@@ -11,6 +11,7 @@ from gen4det.core.settings import Settings, parse_settings, suggest
 from gen4det.data.datasets import Dataset
 from gen4det.diffusion.settings import FoundationSettings
 from gen4det.engines.base import (
+    MANIFEST,
     Inputs,
     StepWorker,
     check_inputs,
@@ -115,7 +116,8 @@ def add_reads(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=PATH",
         help="what earlier steps made: a fitted model (STEP=FOLDER), the label files of drawn shards "
-        "(STEP=FILE, each), detections (detections.dataset=FILE, detections.STEP=FILE)",
+        "(STEP=FILE, each), detections (detections.dataset=FILE, detections.STEP=FILE), what another variant "
+        f"planned ({MANIFEST}=FILE)",
     )
 
 
@@ -134,7 +136,9 @@ def step_inputs(
     models: dict[str, Path] = {}
     shards: dict[str, list[Path]] = {}
     detections: dict[str, list[Path]] = {}
+    manifest: Path | None = None
     known = {*job.step.reads, *(DETECTIONS + asked.on for asked in job.step.detections)}
+    known |= {MANIFEST} if job.step.manifest_of else set()
     for given in args.reads:
         name, separator, text = given.partition("=")
         path = Path(text)
@@ -148,13 +152,15 @@ def step_inputs(
             raise InputError(f"--reads {given}: no such file or folder")
         if name.startswith(DETECTIONS):
             detections.setdefault(name.removeprefix(DETECTIONS), []).append(path)
+        elif name == MANIFEST:
+            manifest = path
         elif steps[name].kind == "fit":
             models[name] = path
         else:
             shards.setdefault(name, []).append(path)
     if drawn is not None:
         shards[steps.draw.name] = [drawn]
-    inputs = Inputs(dataset, models, shards, detections)
+    inputs = Inputs(dataset, models, shards, detections, manifest)
     check_inputs(job.step, job.engine, inputs)
     return inputs
 
@@ -165,6 +171,8 @@ def hash_of(inputs: Inputs) -> dict[str, str]:
     for prefix, group in (("", inputs.shards), (DETECTIONS, inputs.detections)):
         for name, files in group.items():
             hashes[prefix + name] = content_hash([file_hash(file) for file in files])
+    if inputs.manifest is not None:
+        hashes[MANIFEST] = file_hash(inputs.manifest)
     return hashes
 
 

@@ -1,0 +1,1 @@
+"""A generator without a fault: the miniature's own renderer."""
