@@ -1,9 +1,11 @@
 """What jobs ask of a scheduler grows with the attempt and with what they read."""
 
+import json
 import sys
 from types import SimpleNamespace
 
 import pytest
+from snakemake.iocontainers import InputFiles
 
 from gen4det.orchestration import commands as workflow
 from gen4det.orchestration.commands import interpreter_folder
@@ -23,13 +25,53 @@ def test_attempts_of_jobs_that_start_anew_and_that_resume(kind, megabytes, minut
     assert [runtime(kind, NEEDS)(None, attempt=attempt) for attempt in attempts] == minutes
 
 
+def sized(folder, name: str, megabytes: float) -> str:
+    """A file of this size; its contents are holes."""
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    with open(path, "wb") as stream:
+        stream.truncate(int(megabytes * 10**6))
+    return str(path)
+
+
+def descriptor(folder, val: str = "val.json") -> str:
+    path = folder / "dataset.json"
+    splits = {"train": {"annotations": "train.json"}, "val": {"annotations": val}}
+    path.write_text(json.dumps(splits))
+    return str(path)
+
+
 def test_memory_follows_the_annotations_that_are_read(tmp_path):
-    for name, size in {"dataset.json": 0, "train.json": 3, "val.json": 1, "a.json": 2, "a.zip": 50}.items():
-        (tmp_path / name).write_bytes(bytes(size * 10**6))
-    inputs = [str(tmp_path / name) for name in ("dataset.json", "a.json", "a.zip", "to-be-made.json")]
-    assert annotation_megabytes(inputs) == 6
-    assert annotation_megabytes([str(tmp_path / "train.json"), *inputs]) == 6  # nothing counts twice
-    assert memory("filter", NEEDS)(None, inputs, attempt=1) == 1000 + 8 * 6
+    train, _, other = (sized(tmp_path, f"{n}.json", size) for n, size in (("train", 3), ("val", 1), ("a", 2)))
+    inputs = [descriptor(tmp_path), other, sized(tmp_path, "a.zip", 50), str(tmp_path / "to-be-made.json")]
+    assert annotation_megabytes(inputs) == pytest.approx(6, abs=1e-3)
+    assert annotation_megabytes([train, *inputs]) == pytest.approx(6, abs=1e-3)  # nothing counts twice
+    assert memory("filter", NEEDS)(None, inputs, attempt=1) == pytest.approx(1000 + 8 * 6, abs=1)
+
+
+def test_a_subset_reads_the_validation_of_the_whole_set(tmp_path):
+    (tmp_path / "part").mkdir()
+    sized(tmp_path, "whole/val.json", 5)
+    sized(tmp_path, "part/train.json", 1)
+    subset = descriptor(tmp_path / "part", "../whole/val.json")
+    assert annotation_megabytes([subset]) == pytest.approx(6, abs=1e-3)
+
+
+def test_what_is_read_one_file_at_a_time_counts_once(tmp_path):
+    """Hundreds of files of detections must not ask for hundreds of gigabytes."""
+    inputs = InputFiles()
+    for name, size in (("shards", 2), ("detections", 30), ("aesthetic", 1)):
+        start = len(inputs)
+        inputs.extend(sized(tmp_path, f"{name}/{shard:05d}.json", size + shard) for shard in range(3))
+        inputs._set_name(name, start, end=len(inputs))
+    assert annotation_megabytes(inputs) == (2 + 3 + 4) + 32 + 3
+
+
+def test_pages_of_images_read_the_rejected_labels_too(tmp_path):
+    inputs = [sized(tmp_path, "annotations.json", 2)]
+    sized(tmp_path, "rejected.json", 7)
+    assert memory("plot", NEEDS)(None, inputs, attempt=1) == 1000 + 8 * 9
+    assert memory("train", NEEDS)(None, inputs, attempt=1) == 1000 + 8 * 2
 
 
 def test_every_process_of_a_training_on_several_gpus_reads_the_annotations_and_all_share_the_loaders(

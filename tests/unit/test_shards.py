@@ -404,3 +404,14 @@ def test_an_image_may_have_any_number_of_labels():
     ids = [[a["id"] for a in label_records(image, labels)[0]] for image in (1_000_000, 1_000_001)]
     assert ids[0][:1000] == list(range(1_000_000_000, 1_000_001_000))
     assert len({*ids[0], *ids[1]}) == 5000
+
+
+def test_a_shard_holds_its_own_rows_alone(tmp_path):
+    """Of ten million rows: one line is read at a time, and a batch of another shard is not kept."""
+    path = tmp_path / "manifest.jsonl"
+    manifests.write_manifest(path, [{"index": i, "batch": i // 2, "seed": i} for i in range(12)])
+    rows = manifests.stream_manifest(path)
+    first, _ = next(manifests.batches_of_shard(rows, 1, 3))
+    assert first == 1 and next(rows)["index"] == 5  # the first row of the batch after it was looked at
+    whole = dict(manifests.batches_of_shard(manifests.read_manifest(path), 1, 3))
+    assert dict(manifests.batches_of_shard(manifests.stream_manifest(path), 1, 3)) == whole

@@ -56,8 +56,13 @@ class Split:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over annotations and images; of folders of images the hash taken at registration."""
-        images = file_hash(self.images_path) if self.images_path.is_file() else self.images_sha256
+        """SHA-256 over annotations and images; of images elsewhere the hash taken at registration.
+
+        An archive of the user's own may be large, and every job asks: it is not read again.
+        """
+        images = self.images_sha256
+        if images is None and self.images_path.is_file():
+            images = file_hash(self.images_path)
         return content_hash([file_hash(self.annotations_path), images])
 
 

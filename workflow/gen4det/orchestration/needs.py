@@ -5,8 +5,9 @@ themselves before their time is up and go on in the next attempt: for them anoth
 another segment, so their minutes stay and their memory grows slowly.
 """
 
+import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,10 @@ RESUMABLE = frozenset({"fit", "generate", "train"})
 """Kinds of jobs that save their progress and take `--max-seconds`."""
 GROWTH = {True: 0.5, False: 1.0}
 """Part of the first request that every further attempt adds, for jobs that resume and for others."""
+ONE_AT_A_TIME = frozenset({"detections", "aesthetic"})
+"""Inputs of which a job holds one file at a time, however many there are: the largest counts."""
+SHOWS_REJECTED = frozenset({"plot"})
+"""Kinds of jobs that read what lies beside a synthetic set, too: the labels that were rejected."""
 PARSED_JSON = 8
 """Bytes of memory that a byte of annotations takes once it is Python objects."""
 
@@ -35,8 +40,9 @@ def memory(kind: str, needs: Needs) -> Callable:
     """
     growth = GROWTH[kind in RESUMABLE]
 
-    def mem_mb(wildcards: Any, input: Iterable[str], attempt: int) -> int:
-        first = needs.mem_mb + PARSED_JSON * annotation_megabytes(input) * max(1, needs.gpu)
+    def mem_mb(wildcards: Any, input: Any, attempt: int) -> int:
+        held = annotation_megabytes(input, rejected=kind in SHOWS_REJECTED)
+        first = needs.mem_mb + PARSED_JSON * held * max(1, needs.gpu)
         return math.ceil(first * (1 + growth * (attempt - 1)))
 
     return mem_mb
@@ -59,13 +65,36 @@ def launcher(wildcards: Any, resources: Any) -> str:
     return "python -m"
 
 
-def annotation_megabytes(files: Iterable[str]) -> float:
-    """Size of the annotations that a job parses, in MB; files that are still to be made count nothing.
+def annotation_megabytes(inputs: Any, *, rejected: bool = False) -> float:
+    """Size of the annotations that a job holds, in MB; files that are still to be made count nothing.
 
     Args:
-        files: the job's inputs. A data set's descriptor stands for the annotation files beside it.
+        inputs: the job's inputs, by name where they have names. A data set's descriptor stands for the
+            annotation files it names.
+        rejected: whether the rejected labels beside a synthetic set are read, too.
     """
-    read = {path for file in files if (path := Path(file)).suffix == ".json"}
+    named = dict(inputs.items()) if hasattr(inputs, "items") else {}
+    largest, streamed = 0.0, set()
+    for name in ONE_AT_A_TIME & named.keys():
+        files = [named[name]] if isinstance(named[name], str) else list(named[name])
+        streamed.update(map(str, files))
+        largest += max((_size(Path(file)) for file in files), default=0)
+    read = {path for file in inputs if str(file) not in streamed and (path := Path(file)).suffix == ".json"}
     for path in [path for path in read if path.name == "dataset.json"]:
-        read |= {path.with_name("train.json"), path.with_name("val.json")}
-    return sum(path.stat().st_size for path in read if path.is_file()) / 1e6
+        read |= set(_annotations(path))
+    if rejected:
+        read |= {path.with_name("rejected.json") for path in read if path.name == "annotations.json"}
+    return (largest + sum(map(_size, {path.resolve() for path in read}))) / 1e6
+
+
+def _annotations(descriptor: Path) -> Iterator[Path]:
+    """Annotation files of a data set; those of a subset's validation split lie with the whole set."""
+    try:
+        splits = json.loads(descriptor.read_bytes())
+        yield from (descriptor.parent / splits[name]["annotations"] for name in ("train", "val"))
+    except (OSError, ValueError, LookupError, TypeError):  # not made yet, or unusable: the job itself says so
+        return
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0

@@ -15,7 +15,7 @@ from gen4det.core.errors import InputError
 from gen4det.core.progress import progress
 from gen4det.core.provenance import RunRecord, code_hash, file_hash
 from gen4det.data.datasets import load_dataset
-from gen4det.data.manifests import batches_of_shard, read_manifest
+from gen4det.data.manifests import batches_of_shard, stream_manifest
 from gen4det.engines.base import Drawer
 from gen4det.engines.shard_writer import ShardInProgress
 from gen4det.stages._cli import run, stage_parser
@@ -46,7 +46,7 @@ def main() -> None:
     dataset = load_dataset(args.dataset)
     inputs = step_inputs(args, job, dataset)
     categories = dataset.train.load()["categories"]
-    batches = dict(batches_of_shard(read_manifest(args.manifest), args.shard, args.shards))
+    batches = dict(batches_of_shard(stream_manifest(args.manifest), args.shard, args.shards))
     device = torch_device(args.device)
     code = ("gen4det.stages.generate", job.module)
     fingerprint = {
