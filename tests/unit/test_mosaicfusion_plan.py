@@ -137,7 +137,9 @@ def test_canvases_per_geometry_share_a_cut_but_nothing_else():
 
 
 def test_a_data_set_without_the_groups_is_refused():
-    with pytest.raises(InputError, match="main_groups: no category .* c"):
+    with pytest.raises(
+        InputError, match="main_groups: no category .* c; set main_groups to groups that it has: r"
+    ):
         plan({**DATA, "categories": DATA["categories"][:1]}, main_groups=["c"])
     with pytest.raises(InputError, match="partner_groups: no category"):
         plan({**DATA, "categories": DATA["categories"][:1]}, partner_groups=["f"])

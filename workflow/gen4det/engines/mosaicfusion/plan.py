@@ -69,7 +69,11 @@ def plan_manifest(
     for name, found in (("main_groups", main), ("partner_groups", pool)):
         if not found:
             letters = ", ".join(getattr(settings, name))
-            raise InputError(f"mosaicfusion: {name}: no category of the data set is in a group of: {letters}")
+            there = ", ".join(sorted(set(groups.values())))
+            raise InputError(
+                f"mosaicfusion: {name}: no category of the data set is in a group of: {letters}; set "
+                f"{name} to groups that it has: {there}"
+            )
     canvases = draw_canvases(main, pool, settings, run_seed, cell)
     prompts = {}
     rows = []
