@@ -15,6 +15,7 @@ from gen4det.data.images import ImageStore
 from gen4det.detection.backbones import FrozenDiffusion
 from gen4det.detection.detectors import build_model, fit_diffusion, limit_detections, load_config
 from gen4det.detection.inference import predict
+from gen4det.detection.labelling import detect_in_features
 from gen4det.detection.settings import DetectorSettings, TrainSettings
 from gen4det.detection.training import train
 from gen4det.detection.weights import load_detector
@@ -331,6 +332,26 @@ def test_a_detector_may_be_given_features_instead_of_an_image(trained):
     torch.testing.assert_close(found.scores, expected.scores)
     other = detections(images[1]).scores
     assert other.shape != expected.scores.shape or not torch.allclose(other, expected.scores)
+
+
+def test_features_alone_are_labelled_as_their_images_are(trained, world):
+    """Detections from the features of a batch are those that predicting the images gives."""
+    records = world.dataset.val.load()["images"]
+    expected = predict(trained[1], world.dataset.val.images, records, batch_size=6)
+    detector = load_detector(trained[1], max_per_image=300)
+    images = [world.dataset.val.images.image(record["file_name"]) for record in records]
+    pixels = torch.stack([torch.from_numpy(image).permute(2, 0, 1) for image in images]) / 127.5 - 1
+    with torch.inference_mode():
+        features = detector.model.backbone(pixels)
+    found = detect_in_features(detector, features)
+    assert len(found) == len(records) and sum(map(len, found)) == len(expected)
+    flat = [detection for of_image in found for detection in of_image]
+    for one, other in zip(flat, expected, strict=True):
+        assert records[one["image_id"]]["id"] == other["image_id"]
+        assert one["score"] == pytest.approx(other["score"], abs=1e-4)
+    assert flat[0]["bbox"] == pytest.approx(expected[0]["bbox"], abs=0.1)
+    with pytest.raises(InputError, match="features of .* channels: the detector's model has"):
+        detect_in_features(detector, features[:3])
 
 
 def test_a_detector_of_few_queries_answers_with_what_it_has(world, tmp_path):

@@ -93,7 +93,7 @@ def predict(
         for batch in _batches_of_one_shape(loader, batch_size, detector.model):
             samples = detector.model.test_step(pseudo_collate(batch))
             for sample in samples:
-                found[next(places)] = list(_detections(sample, ids, masks))
+                found[next(places)] = list(detections_of(sample, ids, masks))
             bar.update(len(samples))
     return [detection for of_image in found for detection in of_image]
 
@@ -119,7 +119,14 @@ def _batches_of_one_shape(samples: Iterable[dict], size: int, model: nn.Module) 
             yield batch
 
 
-def _detections(sample, ids: list[int], masks: bool) -> Iterator[dict]:
+def detections_of(sample, ids: list[int], masks: bool) -> Iterator[dict]:
+    """What a detector answered for one image, best score first, as `predict` returns it.
+
+    Args:
+        sample: mmdet's answer.
+        ids: category of each label.
+        masks: whether outlines are wanted, where there are some.
+    """
     found = sample.pred_instances.cpu()
     boxes = found.bboxes.double()
     boxes[:, 2:] -= boxes[:, :2]
