@@ -68,7 +68,7 @@ class Settings(EngineSettings):
     """Settings of the test engine."""
 
     steps: ClassVar[tuple[Step, ...]] = (
-        Step("palette", "fit", settings=("palette",), needs_gpu=False),
+        Step("palette", "fit", settings=("palette",), has_losses=False),
         Step("images", "draw", reads=("palette",)),
         Step(
             "gauge",
@@ -111,11 +111,11 @@ class Averaging(base.Fit):
                 time.sleep(float(os.environ.get("STRIPES_SLEEP", "0")))
                 state = {"iteration": number + 1, "sum": state["sum"] + numbers[number]}
                 folder.save(state)
+                write_losses(work, numbers[: state["iteration"]])
                 stop.step()
             with atomic_write(output) as model:
                 model.mkdir()
                 (model / "mean.json").write_text(json.dumps(state["sum"] / len(numbers)))
-        folder.remove()
         return {"steps": len(numbers)}
 
 
@@ -194,6 +194,12 @@ class Labeller(base.Labeller):
             return base.Labels([], [{"reason": "too small", "category_id": category, "bbox": [x, y, w, h]}])
         score = min(1.0, gauge / 1000 + drawn.image().mean() / 1000)
         return base.Labels([base.Instance(category, [x, y, w, h], score=score, labeller="gauge")])
+
+
+def write_losses(work: Path, numbers: list[float]) -> None:
+    """The table that a training loop leaves in its work folder."""
+    rows = [f"{iteration},{number}" for iteration, number in enumerate(numbers, start=1)]
+    (work / "losses.csv").write_text("\n".join(["iteration,loss", *rows]) + "\n")
 
 
 def log(line: object) -> None:

@@ -216,6 +216,7 @@ def test_every_step_is_counted_once_for_all_that_share_it(stripes, tmp_path):
     assert counted["fit"] == 2 + 4  # palettes of two variants, gauges of four
     assert counted["plan"] == 3 and counted["generate"] == 3 * shards
     assert counted["label"] == 5 * shards and counted["filter"] == len(VARIANTS)
+    assert counted["fit_curve"] == 4  # the gauges; palettes have no losses
     assert counted["detect_real"] == 1  # one detector, asked by all
 
 

@@ -41,6 +41,7 @@ def learning(checkout):
 def test_an_engine_that_learns_is_fitted_drawn_labelled_and_filtered(learning):
     steps = Counter(fit=3, plan=1, generate=2, detect_real=1, label=4, filter=2)  # one palette, two gauges
     planned = learning.planned()
+    assert planned["fit_curve"] == 2  # the report shows how the gauges learned
     assert {rule: planned[rule] for rule in steps} == steps
 
     sets = [f"{RESULTS}/synthetic/lvis/{name}/annotations.json" for name in ("stripes", "stripes-wide")]

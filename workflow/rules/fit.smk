@@ -12,6 +12,7 @@ rule fit:
         pretrained=jobs.models_of("fit"),
     output:
         model=directory("<results>/engines/{dataset}/{engine}/{step}/model"),
+        losses="<results>/engines/{dataset}/{engine}/{step}/losses.csv",
         record="<results>/engines/{dataset}/{engine}/{step}/model.record.json",
     log:
         "<logs>/fit/{dataset}/{engine}/{step}.log",

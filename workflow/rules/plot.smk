@@ -137,3 +137,19 @@ rule loss_curve:
     shell:
         "python -m gen4det.stages.loss_curve --settings {params.job:q} --losses {input:q} --output {output:q}"
         " 2>&1 | tee_log {log:q}"
+
+
+use rule loss_curve as fit_curve with:
+    input:
+        "<results>/engines/{dataset}/{engine}/{step}/losses.csv",
+    output:
+        report(
+            "<results>/engines/{dataset}/{engine}/{step}/losses.png",
+            caption="../report/losses.rst",
+            category="Trainings",
+            labels={"data": "{dataset}", "engine": "{engine}", "step": "{step}"},
+        ),
+    log:
+        "<logs>/fit_curve/{dataset}/{engine}/{step}.log",
+    benchmark:
+        "<benchmarks>/fit_curve/{dataset}/{engine}/{step}.tsv"

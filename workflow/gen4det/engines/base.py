@@ -213,7 +213,8 @@ class Fit(StepWorker, ABC):
             stop: asked between steps; where it is reached, progress is saved and nothing is written.
 
         Returns:
-            Facts for the run record. Whether the fit is finished says `output`: it exists then.
+            Facts for the run record. Whether the fit is finished says `output`: it exists then. The work
+            folder, with `losses.csv` of the training loop, is left to the stage.
         """
 
 

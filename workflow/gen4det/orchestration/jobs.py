@@ -59,7 +59,7 @@ class Jobs(DetectorJobs):
         for dataset, engine in self.project.studies[study].sets:
             if self.project.engines[engine].filter.measures:
                 pages.append(f"{self.results}/synthetic/{dataset}/{engine}/filter.pdf")
-        return pages + self.loss_curves(study)
+        return pages + self.loss_curves(study) + self.fit_curves(study)
 
     def check_targets(self, words: Iterable[str]) -> None:
         """Refuse results of trainings that no study of this run asks for.

@@ -110,6 +110,15 @@ class SyntheticJobs(ProjectJobs):
         images = self._variant(wildcards).images
         return f"{self.results}/synthetic/{wildcards.dataset}/{images}/manifest.jsonl"
 
+    def fit_curves(self, study: str) -> list[str]:
+        """Curves of the losses of all fits of a study, each once for all variants that share it."""
+        curves = []
+        for dataset, name in self.project.studies[study].sets:
+            variant = self.project.engines[name]
+            fits = [step.name for step in variant.steps.fits if step.has_losses]
+            curves += [f"{self.results}/engines/{dataset}/{variant.owner[it]}/{it}/losses.png" for it in fits]
+        return list(dict.fromkeys(curves))
+
     def filter(self, wildcards: Any) -> str:
         """Settings of the choice of what is offered for training."""
         chosen = self.project.engines[wildcards.engine].filter

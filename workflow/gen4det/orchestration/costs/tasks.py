@@ -37,7 +37,7 @@ class Task:
 RULES = (
     "render", "photographs", "download", "download_model", "subset", "fit", "plan", "generate", "label",
     "calibrate", "rate", "detect", "detect_real", "filter", "filter_page", "train", "predict", "measure",
-    "loss_curve", "table", "figure", "gallery",
+    "loss_curve", "fit_curve", "table", "figure", "gallery",
 )  # fmt: skip
 """Rules in the order of the work; those that train the miniature's models are not part of a study."""
 
@@ -104,6 +104,8 @@ def _drawing(project: Project, sets: list[tuple[str, str]]) -> Iterator[Task]:
             owner = variant.owner[step.name]
             if step.kind == "fit":
                 found.append(Task("fit", "fit", 1, dataset, owner, step.name))
+                if step.has_losses:
+                    found.append(Task("fit_curve", "plot", 1, dataset, owner, step.name))
             elif step.kind == "label":
                 found.append(Task("label", "label", shards, dataset, owner))
             else:
