@@ -5,6 +5,7 @@ import io
 import json
 import statistics
 
+import pandas as pd
 import pytest
 
 from gen4det.core.errors import InputError
@@ -68,7 +69,7 @@ def test_mean_and_sample_deviation_over_seeds():
 
 
 def test_one_seed_has_no_deviation():
-    assert spread([5.0]).deviation is None and spread([]).mean is None
+    assert spread(pd.Series([5.0])).deviation is None and spread(pd.Series([], dtype=float)).mean is None
     line = parsed(to_csv(study(), study_rows(study(), {**some_metrics(), "late": {1: metrics_file(9.0)}})))[2]
     assert line["mask_AP_mean"] == "9.0000" and line["mask_AP_sd"] == "" and line["mask_AP_delta_sd"] == ""
 

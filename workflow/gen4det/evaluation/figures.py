@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from gen4det.evaluation.line_figure import line_figure
 from gen4det.evaluation.plotting import COLUMN_WIDTH, GREY, MARKERS, PAGE_WIDTH, PALETTE, heading, style
 from gen4det.evaluation.study_settings import StudySettings
-from gen4det.evaluation.study_table import Metrics, Row, spread, study_rows, value_of
+from gen4det.evaluation.study_table import Metrics, Row, study_rows, values_by_arm
 from gen4det.evaluation.table_text import scale_note
 
 POINTS_PER_COLUMN = 16
@@ -82,20 +82,17 @@ def _panel(axes: Axes, rows: list[Row], metrics: list[str], draw: Draw) -> None:
 
 
 def _draw_measured(settings: StudySettings, metrics: Metrics) -> Draw:
+    values = values_by_arm(settings, metrics)
+
     def draw(axes: Axes, x: float, step: float, row: Row, metric: str, colour: str, marker: str) -> None:
-        values = [value_of(metrics[row.arm][seed], metric) for seed in row.present]
-        seen = [value for value in values if value is not None]
         # Seeds stand beside each other, so that equal values stay visible; a missing one leaves its place.
         places = {seed: place for place, seed in enumerate(settings.seeds)}
-        for seed, value in zip(row.present, values, strict=True):
-            if value is not None:
-                offset = (places[seed] - (len(places) - 1) / 2) * step / max(4, len(places))
-                size = 3 if len(places) > 1 else 4
-                axes.plot(
-                    x + offset, value, marker, color=colour, markersize=size, markeredgewidth=0, alpha=0.75
-                )
-        mean = spread(values).mean
-        if mean is not None and len(seen) > 1:
+        for seed, value in values[row.arm][metric].dropna().items():
+            offset = (places[seed] - (len(places) - 1) / 2) * step / max(4, len(places))
+            size = 3 if len(places) > 1 else 4
+            axes.plot(x + offset, value, marker, color=colour, markersize=size, markeredgewidth=0, alpha=0.75)
+        mean = row.cells[metric].value.mean
+        if mean is not None and len(row.present) > 1:
             axes.plot([x - 0.4 * step, x + 0.4 * step], [mean, mean], color=colour, linewidth=1.2)
 
     return draw

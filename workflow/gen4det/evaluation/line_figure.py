@@ -1,5 +1,6 @@
 """The figure of a study that follows one setting: lines over its values, the papers' dashed below ours."""
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -7,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gen4det.evaluation.plotting import COLUMN_WIDTH, GREY, MARKERS, PAGE_WIDTH, PALETTE, heading, style
 from gen4det.evaluation.study_settings import LinePanel, StudySettings
-from gen4det.evaluation.study_table import Metrics, spread, value_of
+from gen4det.evaluation.study_table import Metrics, values_by_arm
 from gen4det.evaluation.table_text import metric_name, scale_note
 
 VALUES_PER_COLUMN = 12
@@ -21,6 +22,7 @@ def line_figure(settings: StudySettings, metrics: Metrics) -> Figure:
     below on an axis of their own, because they belong to another scale. Arms without results leave a gap and
     are named.
     """
+    values = values_by_arm(settings, metrics)
     panels = [(panel, metric) for panel in settings.lines for metric in settings.metrics]
     published = any(_published(settings, panel, metric) for panel, metric in panels)
     names = list(dict.fromkeys(name for panel in settings.lines for name in panel.lines))
@@ -34,7 +36,7 @@ def line_figure(settings: StudySettings, metrics: Metrics) -> Figure:
         one_metric = "row" if len(settings.metrics) == 1 else False
         axes = figure.subplots(1 + published, len(panels), squeeze=False, sharex="col", sharey=one_metric)
         for column, (panel, metric) in enumerate(panels):
-            _draw_measured(axes[0, column], settings, metrics, panel, metric, names)
+            _draw_measured(axes[0, column], values, panel, metric, names)
             axes[0, column].set_title(metric_name(metric), loc="left", fontweight="bold")
             if published:
                 _draw_published(axes[1, column], settings, panel, metric, names)
@@ -50,17 +52,15 @@ def line_figure(settings: StudySettings, metrics: Metrics) -> Figure:
 
 
 def _draw_measured(
-    axes: Axes, settings: StudySettings, metrics: Metrics, panel: LinePanel, metric: str, names: list[str]
+    axes: Axes, values: dict[str, pd.DataFrame], panel: LinePanel, metric: str, names: list[str]
 ) -> None:
     for name, points in panel.lines.items():
         number = names.index(name)
         means = []
         for x, arm in sorted(points):
-            there = metrics[arm]
-            values = [value_of(there[seed], metric) for seed in settings.seeds if seed in there]
-            mean = spread(values).mean
-            means.append((x, float("nan") if mean is None else mean))
-            seen = [value for value in values if value is not None]
+            measured = values[arm][metric]
+            means.append((x, measured.mean(skipna=False)))
+            seen = measured.dropna()
             small = {"markersize": 3, "markeredgewidth": 0, "alpha": 0.6, "linestyle": ""}
             axes.plot([x] * len(seen), seen, _marker(number), color=_colour(number), **small)
         axes.plot(*zip(*means, strict=True), color=_colour(number), linewidth=1.2)

@@ -3,13 +3,12 @@
 What is missing is shown missing: an arm is averaged over the seeds that are there, and says which are not.
 """
 
-import csv
-import io
 import json
 import re
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
+
+import pandas as pd
 
 from gen4det.core.errors import InputError
 from gen4det.core.json_files import read_json
@@ -147,37 +146,49 @@ def value_of(metrics: dict, metric: str) -> float | None:
 # --- computing ------------------------------------------------------------------------------------
 
 
+def values_by_arm(settings: StudySettings, metrics: Metrics) -> dict[str, pd.DataFrame]:
+    """Values on 0-100 of each arm: a row per seed that is there, a column per metric; NaN where undefined."""
+    names = list(dict.fromkeys(settings.metrics))
+    tables = {}
+    for arm, found in metrics.items():
+        seeds = [seed for seed in settings.seeds if seed in found]
+        rows = [[value_of(found[seed], name) for name in names] for seed in seeds]
+        tables[arm] = pd.DataFrame(rows, index=seeds, columns=names, dtype=float)
+    return tables
+
+
 def study_rows(settings: StudySettings, metrics: Metrics) -> list[Row]:
     """The rows of a table, arms in the order of the settings."""
-    return [_row(arm, settings, metrics) for arm in settings.arms]
+    values = values_by_arm(settings, metrics)
+    return [_row(arm, settings, values) for arm in settings.arms]
 
 
-def _row(arm: str, settings: StudySettings, metrics: Metrics) -> Row:
-    present = tuple(seed for seed in settings.seeds if seed in metrics[arm])
-    missing = tuple(seed for seed in settings.seeds if seed not in metrics[arm])
-    baseline_arm = settings.baseline_of(arm)
-    baseline = {} if arm == baseline_arm else metrics.get(baseline_arm, {})
-    common = [seed for seed in present if seed in baseline]
-    cells = {}
-    for metric in settings.metrics:
-        values = [value_of(metrics[arm][seed], metric) for seed in present]
-        pairs = [(value_of(metrics[arm][s], metric), value_of(baseline[s], metric)) for s in common]
-        differences = [None if None in pair else pair[0] - pair[1] for pair in pairs]
-        cells[metric] = Cell(
-            spread(values),
-            spread(differences),
+def _row(arm: str, settings: StudySettings, values: dict[str, pd.DataFrame]) -> Row:
+    own, baseline = values[arm], settings.baseline_of(arm)
+    nothing = own.iloc[:0]
+    other = nothing if arm == baseline else values.get(baseline, nothing)
+    common = [seed for seed in own.index if seed in other.index]
+    change = own.loc[common] - other.loc[common]
+    cells = {
+        metric: Cell(
+            spread(own[metric]),
+            spread(change[metric]),
             settings.published_value(arm, metric),
             settings.published_delta(arm, metric),
         )
-    return Row(arm, settings.label(arm), present, missing, len(common), cells, settings.published_source(arm))
+        for metric in settings.metrics
+    }
+    missing = tuple(seed for seed in settings.seeds if seed not in own.index)
+    source = settings.published_source(arm)
+    return Row(arm, settings.label(arm), tuple(own.index), missing, len(common), cells, source)
 
 
-def spread(values: list[float | None]) -> Spread:
+def spread(values: pd.Series) -> Spread:
     """Mean and sample standard deviation; one undefined value makes the whole undefined."""
-    if not values or None in values:
+    if values.empty or values.hasnans:
         return Spread(None, None, 0)
-    deviation = statistics.stdev(values) if len(values) > 1 else None
-    return Spread(statistics.fmean(values), deviation, len(values))
+    deviation = float(values.std()) if len(values) > 1 else None
+    return Spread(float(values.mean()), deviation, len(values))
 
 
 # --- writing: CSV ---------------------------------------------------------------------------------
@@ -204,9 +215,7 @@ def csv_columns(settings: StudySettings) -> list[str]:
 
 def to_csv(settings: StudySettings, rows: list[Row]) -> str:
     """One line per arm, numbers with four decimals, undefined and missing ones empty."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(csv_columns(settings))
+    lines = []
     for row in rows:
         line = [settings.title, settings.scale, settings.dataset, settings.detector, row.arm, row.label]
         line += [len(row.present), len(row.present) + len(row.missing), row.seeds]
@@ -215,8 +224,9 @@ def to_csv(settings: StudySettings, rows: list[Row]) -> str:
             line += [_exact(cell.value.mean), _exact(cell.value.deviation)]
             line += [_exact(cell.delta.mean), _exact(cell.delta.deviation), cell.delta.count or ""]
             line += [_exact(cell.published), _exact(cell.published_delta)]
-        writer.writerow([*line, row.source])
-    return stream.getvalue()
+        lines.append([*line, row.source])
+    table = pd.DataFrame(lines, columns=csv_columns(settings), dtype=object)
+    return table.to_csv(index=False, lineterminator="\n")
 
 
 def _exact(value: float | None) -> str:
