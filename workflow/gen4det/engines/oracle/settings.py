@@ -9,7 +9,7 @@ from gen4det.engines.steps import Step
 class Settings(EngineSettings):
     """One variant: it draws what another engine planned."""
 
-    steps: ClassVar[tuple[Step, ...]] = (Step("images", "draw", manifest_of="of", needs_gpu=False),)
+    steps: ClassVar[tuple[Step, ...]] = (Step("images", "draw", manifest_of="of"),)
 
     method: Literal["oracle"] = "oracle"
     of: str = "mosaicfusion"
