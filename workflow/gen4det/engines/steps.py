@@ -63,8 +63,6 @@ class Step:
     """Detectors whose answers it reads."""
     manifest_of: str | None = None
     """Field of the method's settings that names another variant: the step reads what that one planned."""
-    needs_gpu: bool = True
-    """Whether it computes on a GPU where the machine has one."""
     has_losses: bool = True
     """Whether a fit leaves losses (`training.loop` does), of which the report shows a curve."""
 
