@@ -14,7 +14,7 @@ from gen4det.data.manifests import check_rows
 from gen4det.diffusion.latent_boxes import latent_mask
 from gen4det.engines.gen2det.compositing import paint_weights, paste, resized
 from gen4det.engines.gen2det.plan import choose_references, plan_manifest, plan_objects, used_categories
-from gen4det.engines.gen2det.prompts import prompt_of, warn_of_unknown_names
+from gen4det.engines.gen2det.prompts import fit_prompts, prompt_of, warn_of_unknown_names
 from gen4det.engines.gen2det.settings import Settings
 from tiny_models import tiny_tokenizer
 
@@ -182,6 +182,16 @@ def test_crowds_are_never_painted():
     assert [entry["role"] for entry in planned] == ["crowd", "painted"]
 
 
+def test_regions_to_ignore_are_treated_as_crowds():
+    data = data_of([(1, BOX)], [(2, BOX), (3, [10, 10, 50, 50])])
+    for annotation in data["annotations"][:2]:
+        annotation["ignore"] = 1
+    (row,) = plan(data, generations_per_reference=1)
+    assert row["reference_image_id"] == 11
+    assert [entry["role"] for entry in row["objects"]] == ["crowd", "painted"]
+    assert row["prompt"] == "cap (headwear)"
+
+
 # --- prompts ----------------------------------------------------------------------------------------
 
 
@@ -207,6 +217,43 @@ def test_names_without_a_known_word_are_warned_of_once(caplog):
     assert not caplog.records
     rows = plan(data_of([(3, BOX)], [(1, BOX)]))
     assert [category["id"] for category in used_categories(MANY, rows)] == [1, 3]
+
+
+def test_prompts_longer_than_the_window_lose_whole_phrases_from_the_end(caplog):
+    tokenizer, names = tiny_tokenizer(), {1: "q" * 30, 2: "z" * 30, 3: "x" * 30}  # a token for each letter
+    data = data_of([(1, BOX)], [(1, BOX), (3, BOX), (2, BOX), (3, BOX)])
+    data["categories"] = [{"id": key, "name": name} for key, name in names.items()]
+    rows = plan(data)
+    template = "{names}"
+    with caplog.at_level(logging.WARNING):
+        fitted = fit_prompts(rows, template, tokenizer)
+    (record,) = caplog.records
+    assert "the prompts of 1 of 2 real images are longer than the 75 tokens" in record.message
+    assert "1 of their 3 phrases are left out" in record.message
+    for row, new in zip(rows, fitted, strict=True):
+        whole = row["reference_image_id"] == 10
+        assert new["prompt"] == (names[1] if whole else f"{names[1]}, {names[3]}")
+        assert without(new, "prompt") == without(row, "prompt"), "every box is still painted"
+        read = tokenizer(new["prompt"], truncation=True, max_length=77).input_ids
+        assert read == tokenizer(new["prompt"], verbose=False).input_ids
+
+    # The window counts in tokens of the whole prompt, its template included; what fits is untouched.
+    for words, left in ((13, 2), (14, 2), (15, 1)):
+        words = " ".join("q" * words)
+        kept = fit_prompts(plan(data, prompt=f"{words} {{names}}"), f"{words} {{names}}", tokenizer)[1]
+        assert kept["prompt"].count(", ") == left - 1
+    caplog.clear()
+    assert fit_prompts(plan(), template, tokenizer) == plan()
+    assert not caplog.records
+
+
+def test_a_single_phrase_that_is_too_long_stays(caplog):
+    data = data_of([(1, BOX), (2, BOX)])
+    data["categories"][0]["name"] = "q" * 100
+    with caplog.at_level(logging.WARNING):
+        fitted = fit_prompts(plan(data), "{names}", tiny_tokenizer())
+    assert {row["prompt"] for row in fitted} == {"q" * 100}
+    assert "1 of their 2 phrases" in caplog.text
 
 
 # --- compositing ------------------------------------------------------------------------------------

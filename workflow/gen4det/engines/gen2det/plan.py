@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 from gen4det.core.errors import InputError
 from gen4det.core.provenance import seed_for
-from gen4det.data.annotations import category_counts, index_annotations
+from gen4det.data.annotations import category_counts, index_annotations, is_object
 from gen4det.data.images import ImageStore, image_name
 from gen4det.diffusion.latent_boxes import latent_mask, painted_share
 from gen4det.diffusion.sources import check_grounded, latent_cell, load_tokenizer
 from gen4det.diffusion.words import spoken_name
 from gen4det.engines import base
-from gen4det.engines.gen2det.prompts import prompt_of, warn_of_unknown_names
+from gen4det.engines.gen2det.prompts import fit_prompts, phrases_of, prompt_of, warn_of_unknown_names
 from gen4det.engines.gen2det.settings import Settings
 
 
@@ -27,8 +27,9 @@ class Planner(base.Planner):
         data = train.load()
         rows = plan_manifest(data, self.settings, self.run_seed, latent_cell(source))
         require_images(train.images, rows)
-        warn_of_unknown_names(used_categories(data, rows), load_tokenizer(source))
-        return rows
+        tokenizer = load_tokenizer(source)
+        warn_of_unknown_names(used_categories(data, rows), tokenizer)
+        return fit_prompts(rows, self.settings.prompt, tokenizer)
 
 
 def plan_manifest(data: dict, settings: Settings, run_seed: int, cell: int) -> list[dict]:
@@ -64,14 +65,13 @@ def plan_manifest(data: dict, settings: Settings, run_seed: int, cell: int) -> l
         planned = plan_objects(
             objects[image["id"]], (image["height"], image["width"]), cells, settings, names, holders
         )
-        painted = [entry["phrase"] for entry in planned if entry["role"] == "painted"]
         references.append(
             {
                 "reference_image_id": image["id"],
                 "file_name": image_name(image),
                 "height": image["height"],
                 "width": image["width"],
-                "prompt": prompt_of(painted, settings.prompt),
+                "prompt": prompt_of(phrases_of(planned), settings.prompt),
                 "objects": planned,
             }
         )
@@ -107,8 +107,8 @@ def latent_size(settings: Settings, cell: int) -> tuple[int, int]:
 def choose_references(data: dict, settings: Settings, run_seed: int) -> list[dict]:
     """Records of the training images that are painted anew, the first `references` of the order asked for.
 
-    A smaller number of references gives a part of what a larger one gives. Images whose boxes are all crowd
-    regions have nothing to paint.
+    A smaller number of references gives a part of what a larger one gives. Images whose boxes are all crowds
+    or regions to ignore have nothing to paint.
 
     Raises:
         InputError: no image is left.
@@ -116,7 +116,7 @@ def choose_references(data: dict, settings: Settings, run_seed: int) -> list[dic
     holders = image_counts(data)
     order = []
     for image, annotations in zip(data["images"], index_annotations(data).values(), strict=True):
-        present = [holders[a["category_id"]] for a in annotations if not a.get("iscrowd")]
+        present = [holders[a["category_id"]] for a in annotations if is_object(a)]
         if present:
             rank = min(present) if settings.reference_order == "rare-first" else 0
             draw = seed_for(run_seed, settings.method, image["id"], "reference")
@@ -152,7 +152,8 @@ def plan_objects(
     Returns:
         In the same order {"category_id", "bbox": [x, y, width, height] in pixels of the reference, "role"}.
         Roles are "painted" (these have a "phrase"; at most `max_boxes`), "covered" (not painted,
-        but others painted over most of it), "kept" (still the real object) and "crowd".
+        but others painted over most of it), "kept" (still the real object) and "crowd" (no object:
+        `iscrowd` or `ignore`).
     """
 
     def rank(i: int) -> tuple[int, float]:
@@ -160,7 +161,7 @@ def plan_objects(
         _, _, width, height = annotations[i]["bbox"]
         return holders[annotations[i]["category_id"]] if rare_first else 0, -width * height
 
-    single = [i for i, annotation in enumerate(annotations) if not annotation.get("iscrowd")]
+    single = [i for i, annotation in enumerate(annotations) if is_object(annotation)]
     painted = set(sorted(single, key=rank)[: settings.max_boxes])
     mask = None
     if len(painted) < len(single):
@@ -171,7 +172,7 @@ def plan_objects(
         entry = {"category_id": category, "bbox": box}
         if i in painted:
             entry |= {"role": "painted", "phrase": names[category]}
-        elif annotation.get("iscrowd"):
+        elif not is_object(annotation):
             entry["role"] = "crowd"
         else:
             covered = painted_share(box, image, mask) > settings.max_covered
