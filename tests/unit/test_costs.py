@@ -58,7 +58,10 @@ def dry_run(scale: Path, **changes) -> dict[str, int]:
     ("scale", "changes"),
     [
         (MINIATURE, {}),
-        (ROOT / "tests/workflow/config.yaml", {"seeds": [0, 2], "shards": 3}),
+        (
+            ROOT / "tests/workflow/config.yaml",
+            {"seeds": [0, 2], "shards": 3, "engine_shards": {"gen2det": 4}},
+        ),
         (MINIATURE, {"studies": STUDIES, "seeds": [1]}),
         (PAPER, {}),
         (PAPER, {"studies": STUDIES, "shards": 2}),

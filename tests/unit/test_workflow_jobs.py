@@ -21,6 +21,7 @@ from gen4det.data.download_settings import DownloadDataset, DownloadModel, Model
 from gen4det.detection.config_files import config_files
 from gen4det.filters.settings import FilterSettings
 from gen4det.orchestration.commands import device, helpers, loaders, shell_prefix, time_budget
+from gen4det.orchestration.costs.tasks import jobs_by_rule, tasks
 from gen4det.orchestration.downloads import Downloads
 from gen4det.orchestration.hashes import FULLY_HASHED, folder_hash, model_hashes, sampled_hash
 from gen4det.orchestration.jobs import Jobs, one_of
@@ -95,6 +96,8 @@ def test_an_engine_is_told_only_of_the_models_it_reads(jobs):
         ({"seeds": [0, 1]}, {"table"}),
         ({"run_seed": 1}, {"plan", "generate"}),
         ({"shards": 5}, {"generate"}),
+        ({"engine_shards": {"mosaicfusion": 5}}, {"generate"}),
+        ({"engine_shards": {"gen2det": 5}}, set()),
         ({"scale": "other"}, {"table", "gallery"}),
         ({"needs": {"train": {"threads": 1}}}, set()),
         ({"results": "results/elsewhere"}, set()),
@@ -157,6 +160,38 @@ def test_inputs(jobs):
     assert shards[0] == "results/miniature/synthetic/lvis/mosaicfusion/shards/00000.json"
     assert len(shards) == len(jobs.synthetic_images(wildcards())) == jobs.config.shards
     assert jobs.reads("draw")(wildcards()) == []
+
+
+def test_an_engine_may_have_another_number_of_shards():
+    detectors = read_yaml(ROOT / "config/config.yaml")["detectors"]
+    jobs = changed(
+        studies=["gen2det_components"], shards=2, engine_shards={"gen2det": 3}, detectors=detectors
+    )
+    follower = wildcards(engine="gen2det-unfiltered", arm="gen2det-unfiltered")
+    assert jobs.project.engines["gen2det-unfiltered"].images == "gen2det"
+    for engine in (wildcards(engine="gen2det"), follower):
+        files = [jobs.labels, jobs.shard_images, jobs.shard_records]
+        assert [len(ask(engine)) for ask in files] == [3, 3, 3] and jobs.shards(engine) == 3
+    gen2det = wildcards(engine="gen2det")
+    assert len(jobs.ratings(gen2det)) == len(jobs.detections(gen2det)) == 3
+    counted = jobs_by_rule(tasks(jobs.project))
+    assert (counted["generate"], counted["rate"], counted["detect"]) == (3, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("gen2dett", "engine_shards.gen2dett: no such engine; did you mean 'gen2det'"),
+        (
+            "gen2det-unfiltered",
+            "engine_shards.gen2det-unfiltered: its images are those of gen2det; name that",
+        ),
+    ],
+)
+def test_bad_input_is_refused_numbers_of_shards_of_engines_that_draw_nothing(name, expected):
+    with pytest.raises(InputError, match=expected) as refused:
+        changed(studies=["gen2det_components"], engine_shards={name: 3})
+    assert "\n" not in str(refused.value)
 
 
 def test_wildcards_match_configured_names_only(jobs):

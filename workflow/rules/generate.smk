@@ -57,7 +57,7 @@ rule generate:
         slot=1,
     params:
         job=jobs.generate,
-        shards=jobs.config.shards,
+        shards=jobs.shards,
         prefix=subpath(output.images, strip_suffix=".zip"),
         reads=jobs.read_names("draw"),
         device=device,

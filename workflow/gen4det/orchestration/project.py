@@ -44,6 +44,10 @@ class Project:
         """(data set, variant) of all synthetic sets of all studies."""
         return list(dict.fromkeys(pair for study in self.studies.values() for pair in study.sets))
 
+    def shards(self, engine: str) -> int:
+        """Number of shards of the images of a variant, drawn by itself or by the one it shares them with."""
+        return self.config.engine_shards.get(self.engines[engine].images, self.config.shards)
+
     def asked(self) -> Iterator["Asked"]:
         """Detectors of real images that filters and steps of this run ask, tabled or not."""
         for dataset, name in self.sets:
@@ -102,6 +106,7 @@ def load_project(values: dict, *, source: str, root: str | Path) -> Project:
     check_splits(config, studies, source=source, root=root)
     used = [engine for study in studies.values() for engine in study.engines]
     engines = load_engines(used, config.engines, variants, source=source)
+    _check_shards(engines, config, variants, source=source)
     _check_references(engines, config, variants, source=source)
     _check_models(engines, config, source=source, root=root)
     engines = {name: _asking_folder(engine, config) for name, engine in engines.items()}
@@ -117,6 +122,18 @@ def _check_subsets(config: Config, *, source: str) -> None:
         if data.source == "subset" and data.of not in whole:
             known = suggest(data.of, whole)
             raise InputError(f"{source}: datasets.{name}.of: no whole data set {data.of!r}{known}")
+
+
+def _check_shards(engines: dict[str, Variant], config: Config, variants: dict, *, source: str) -> None:
+    """Numbers of shards are given to variants that draw; whether they do is known of those of this run."""
+    for name in config.engine_shards:
+        if name not in variants:
+            raise InputError(f"{source}: engine_shards.{name}: no such engine{suggest(name, variants)}")
+        drawer = engines[name].images if name in engines else name
+        if drawer != name:
+            raise InputError(
+                f"{source}: engine_shards.{name}: its images are those of {drawer}; name that one"
+            )
 
 
 def _check_models(engines: dict[str, Variant], config: Config, *, source: str, root: Path) -> None:

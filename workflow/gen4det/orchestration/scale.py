@@ -28,6 +28,9 @@ NAME = r"^[a-z0-9]+([-_][a-z0-9]+)*$"
 Name = Annotated[str, Field(pattern=NAME)]
 """Names become folders and wildcards: lower-case letters and digits, single - or _ between them."""
 
+Shards = Annotated[int, Field(ge=1, le=99999)]
+"""A number of jobs; files of shards have five digits."""
+
 
 def _either(schema: dict) -> None:
     schema["oneOf"] = [{"required": schema.pop("required")}, {"required": ["same_as"]}]
@@ -97,8 +100,11 @@ class Config(Settings):
     """Seeds every detector is trained with; a table row is the mean over them."""
     run_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the generated data: each image's own seed is a hash of this, its engine and its index."""
-    shards: Annotated[int, Field(ge=1, le=99999)] = 1
+    shards: Shards = 1
     """Jobs that the generation of one synthetic set is cut into. Changes how many draw, not what is drawn."""
+    engine_shards: dict[Name, Shards] = {}
+    """In place of `shards` for some engines, e.g. {gen2det: 256}. Named is the variant that draws; those that
+    share its images follow it."""
     foundation: FoundationSettings
     """Pretrained models the engines start from."""
     downloads: ModelDownloads = ModelDownloads()

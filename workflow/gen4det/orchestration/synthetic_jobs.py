@@ -47,7 +47,11 @@ class SyntheticJobs(ProjectJobs):
     def generate(self, wildcards: Any) -> str:
         """Settings of a shard; with the number of shards, since it decides which rows a shard holds."""
         step = self._variant(wildcards).steps.draw
-        return self._step(wildcards, step, "generate", "draw", shards=self.config.shards)
+        return self._step(wildcards, step, "generate", "draw", shards=self.shards(wildcards))
+
+    def shards(self, wildcards: Any) -> int:
+        """Number of shards of a variant's images."""
+        return self.project.shards(wildcards.engine)
 
     def label(self, wildcards: Any) -> str:
         """Settings of the labels of a shard."""
@@ -92,7 +96,8 @@ class SyntheticJobs(ProjectJobs):
                 yield f"detections.{read.on}", f"{self.results}/data/{dataset}/{folder}/train.json"
             else:
                 place = f"{self.results}/synthetic/{dataset}/{variant.owner[read.on]}/{folder}"
-                numbers = [shard] if shard else [f"{it:05d}" for it in range(self.config.shards)]
+                count = self.project.shards(variant.name)
+                numbers = [shard] if shard else [f"{it:05d}" for it in range(count)]
                 yield from ((f"detections.{read.on}", f"{place}/{number}.json") for number in numbers)
 
     def drawn(self, suffix: str) -> Callable:
@@ -184,7 +189,7 @@ class SyntheticJobs(ProjectJobs):
         """One file per shard; they lie with the variant that draws the images, for all that share them."""
         images = self.project.engines[wildcards.engine].images
         place = f"{self.results}/synthetic/{wildcards.dataset}/{images}/{folder}"
-        return [f"{place}/{shard:05d}.json" for shard in range(self.config.shards)]
+        return [f"{place}/{shard:05d}.json" for shard in range(self.shards(wildcards))]
 
     # --- images -----------------------------------------------------------------------------------------
 
@@ -195,7 +200,7 @@ class SyntheticJobs(ProjectJobs):
             return self._shards(wildcards.dataset, wildcards.engine, "json")
         owner = variant.owner[variant.steps.label.name]
         folder = f"{self.results}/synthetic/{wildcards.dataset}/{owner}/labels"
-        return [f"{folder}/{shard:05d}.json" for shard in range(self.config.shards)]
+        return [f"{folder}/{shard:05d}.json" for shard in range(self.shards(wildcards))]
 
     def shard_images(self, wildcards: Any) -> list[str]:
         """Image stores of all shards of an engine."""
@@ -212,7 +217,7 @@ class SyntheticJobs(ProjectJobs):
     def _shards(self, dataset: str, engine: str, suffix: str) -> list[str]:
         """Files of the shards, which lie with the variant that draws them."""
         folder = f"{self.results}/synthetic/{dataset}/{self.project.engines[engine].images}/shards"
-        return [f"{folder}/{shard:05d}.{suffix}" for shard in range(self.config.shards)]
+        return [f"{folder}/{shard:05d}.{suffix}" for shard in range(self.project.shards(engine))]
 
     def _sets(self, dataset: str, engines: Iterable[str]) -> list[str]:
         return [f"{self.results}/synthetic/{dataset}/{engine}/annotations.json" for engine in engines]

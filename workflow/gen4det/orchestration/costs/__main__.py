@@ -37,7 +37,7 @@ def main() -> None:
         "--configfile", type=Path, default=ROOT / "config/config.yaml", metavar="FILE", help="scale"
     )
     parser.add_argument("--studies", nargs="+", metavar="NAME", help="in place of the scale's own")
-    parser.add_argument("--shards", type=int, metavar="N", help="in place of the scale's own")
+    parser.add_argument("--shards", type=int, metavar="N", help="in place of the scale's `shards`")
     parser.add_argument(
         "--costs", type=Path, default=COSTS, metavar="FILE", help="what a GPU does; default: A100"
     )

@@ -96,10 +96,9 @@ def _models(project: Project, found: Iterable[Task]) -> Iterator[Task]:
 
 def _drawing(project: Project, sets: list[tuple[str, str]]) -> Iterator[Task]:
     """Each step once for all variants that share it."""
-    shards = project.config.shards
     found = []
     for dataset, name in sets:
-        variant = project.engines[name]
+        variant, shards = project.engines[name], project.shards(name)
         for step in variant.steps.in_order:
             owner = variant.owner[step.name]
             if step.kind == "fit":
@@ -129,13 +128,13 @@ def _measuring(project: Project, sets: list[tuple[str, str]]) -> Iterator[Task]:
                 calibrated.append(dataset)
         if engine.filter.measures:
             yield Task("filter_page", "plot", 1, dataset, name)
-    shards = project.config.shards
     yield from (Task("calibrate", "measure", 1, dataset) for dataset in unique(calibrated))
-    yield from (Task("rate", "measure", shards, *pair) for pair in unique(rated))
+    yield from (Task("rate", "measure", project.shards(pair[1]), *pair) for pair in unique(rated))
     for training, images, _ in unique((it.training, it.images, it.seed) for it in project.asked()):
         if images is None:
             yield Task("detect_real", "measure", 1, training.dataset, training=training)
         else:
+            shards = project.shards(images)
             yield Task("detect", "measure", shards, training.dataset, images, training=training)
 
 
