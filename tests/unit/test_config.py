@@ -245,8 +245,8 @@ def test_bad_input_is_refused_settings_of_an_arm(refusal):
 def test_rows_over_several_data_sets_share_recipes(project, refusal):
     tenth = {"dataset": "tenth"}
     arms = {
-        "real-10": tenth | {"arm": "real"},
-        "engine-10": tenth | {"arm": "mosaicfusion", "synthetic": ["mosaicfusion"]},
+        "real-10": tenth | {"recipe": "real"},
+        "engine-10": tenth | {"recipe": "mosaicfusion", "synthetic": ["mosaicfusion"]},
     }
     scale = {"datasets": {"tenth": {"source": "miniature"}}}
     checked = project(scale, rare={"arms": arms})
@@ -256,7 +256,7 @@ def test_rows_over_several_data_sets_share_recipes(project, refusal):
     table = checked.studies["rare"].table
     assert [table.baseline_of(row) for row in table.arms] == ["real", "real", "real-10", "real-10"]
     assert checked.studies["rare"].sets == [("lvis", "mosaicfusion"), ("tenth", "mosaicfusion")]
-    other = {"other-10": tenth | {"arm": "mosaicfusion"}}
+    other = {"other-10": tenth | {"recipe": "mosaicfusion"}}
     assert "arms.other-10: means another recipe" in refusal(scale, rare={"arms": arms | other})
     del arms["real-10"]
     assert "rare.yaml: baseline: no such arm 'real' on tenth" in refusal(scale, rare={"arms": arms})

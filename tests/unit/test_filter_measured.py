@@ -210,7 +210,9 @@ def run_detect(monkeypatch, folder: Path, shard: Path, **more) -> dict:
     arguments = [f"--{name}={value}" for name, value in options.items()]
     settings = '{"settings": {"max_per_image": 7}}'
     monkeypatch.setattr(
-        sys, "argv", ["x", "--settings", settings, *arguments, "--shard", str(shard), "--output", str(output)]
+        sys,
+        "argv",
+        ["x", "--settings", settings, *arguments, "--images", str(shard), "--output", str(output)],
     )
     detect.main()
     return json.loads(output.read_text())

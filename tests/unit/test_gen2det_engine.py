@@ -107,7 +107,7 @@ def test_check_4_labels_are_carried_over_and_images_keep_their_size(make_dataset
         assert generated.image.shape == (height, width, 3) and generated.image.dtype == np.uint8
         assert [(i.category_id, i.bbox, int(i.crowd)) for i in generated.instances] == labels
         assert not generated.rejected and generated.keep
-        assert all(i.rle is None and i.score is None and not i.real for i in generated.instances)
+        assert all(i.rle is None and i.score is None and not i.untouched for i in generated.instances)
     with ShardInProgress(tmp_path / "shard", {}, 0, 1) as work:
         found = work.save(0, list(results.values()))
     assert all("segmentation" not in a and "real" not in a for a in found["annotations"])
@@ -180,12 +180,12 @@ def test_check_2_boxes_beyond_the_limit_keep_their_pixels(make_dataset, foundati
     small = [(1, [1, 57, 5, 5], 0), (3, [1, 1, 6, 6], 0)]
     dataset = make_dataset([((64, 64), [*small, *many])])
     (generated,) = painted(engine_of(foundation, generations_per_reference=1), dataset).values()
-    assert [i.real for i in generated.instances] == [True] + [False] * 31
+    assert [i.untouched for i in generated.instances] == [True] + [False] * 31
     original = dataset.train.images.image("0.png")
     np.testing.assert_array_equal(generated.image[57:62, 1:6], original[57:62, 1:6])
     assert len(painted_boxes(generated.row)) == 30
     assert generated.row["objects"][1]["role"] == "covered"
-    assert not any(instance.real for instance in labels(generated.row, pasted=False))
+    assert not any(instance.untouched for instance in labels(generated.row, pasted=False))
 
 
 def test_the_model_sees_the_whole_image_at_its_own_size(make_dataset, foundation, monkeypatch):

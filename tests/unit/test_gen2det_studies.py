@@ -103,7 +103,7 @@ def test_low_data_rows_share_two_recipes_over_nested_subsets(project):
     loaded = project("coco_low_data")
     study = loaded.studies["coco_low_data"]
     rows = study.trainings
-    assert {row.arm for row in rows.values()} == {"real", "gen2det"} and len(rows) == 16
+    assert {row.recipe for row in rows.values()} == {"real", "gen2det"} and len(rows) == 16
     sizes = {}
     for name, row in rows.items():
         data = loaded.config.datasets[row.dataset]
@@ -112,5 +112,5 @@ def test_low_data_rows_share_two_recipes_over_nested_subsets(project):
         assert study.table.baseline_of(name) == f"real-{sizes[name]}"
         assert name.endswith(f"-{sizes[name]}")
     assert sorted(set(sizes.values())) == [1, 2, 5, 10, 20, 30, 40, 50]
-    asked = {(it.training.dataset, it.training.arm) for it in loaded.asked()}
+    asked = {(it.training.dataset, it.training.recipe) for it in loaded.asked()}
     assert asked == {(row.dataset, "real") for row in rows.values()}  # each subset has a detector of its own

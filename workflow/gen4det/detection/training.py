@@ -209,10 +209,10 @@ def _says(drawn: dict, path: Path) -> Completeness:
 
 def _require_split(drawn: dict, path: Path, train: Split) -> None:
     """What is drawn after images outside the training split would tell of data that must stay unseen."""
-    split = drawn["info"].get("split")
-    if split is None and any("reference_image_id" in image for image in drawn["images"]):
+    training_hash = drawn["info"].get("split")  # the name in stored sets
+    if training_hash is None and any("reference_image_id" in image for image in drawn["images"]):
         raise InputError(f"{path}: does not say of which split its references are; draw the set again")
-    if split not in (None, train.hash):
+    if training_hash not in (None, train.hash):
         raise InputError(
             f"{path}: drawn from other training images than {train.annotations_path}; draw the set again"
         )

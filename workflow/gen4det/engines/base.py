@@ -105,8 +105,9 @@ class Instance:
     """Confidence in [0, 1] of the labeller; None where labels are given by construction."""
     labeller: str | None = None
     """Which labeller it comes from, where an engine has several; filters may have a threshold for each."""
-    real: bool = False
-    """Its pixels are those of a real image, so that there is nothing to doubt about the label."""
+    untouched: bool = False
+    """Its pixels are those of a real image, so there is nothing to doubt about the label. Stored sets call it
+    "real"."""
     crowd: bool = False
     """A region to ignore rather than an object (`iscrowd` of COCO)."""
 

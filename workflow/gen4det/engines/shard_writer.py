@@ -137,7 +137,7 @@ class ShardInProgress:
             "shard": self.shard,
             "shards": self.shards,
             "run": content_hash(self.run),
-            "split": self.run.get("dataset"),
+            "split": self.run.get("dataset"),  # hash of the training split
             "archive": self.archive.name,
             "digest": archive_digest(self.archive),
         }
@@ -187,8 +187,8 @@ def label_records(image_id: int, labels: Labels) -> tuple[list[dict], list[dict]
             record["score"] = float(instance.score)
         if instance.labeller is not None:
             record["labeller"] = instance.labeller
-        if instance.real:
-            record["real"] = True
+        if instance.untouched:
+            record["real"] = True  # the name in stored sets
         if instance.crowd:
             record["iscrowd"] = 1
         annotations.append(record)

@@ -1,6 +1,7 @@
-"""What `rate`, `calibrate` and `detect` measured, held against the shards and the split.
+"""What `rate`, `calibrate` and `detect` measured, held against the shards and the training split.
 
-Files are read one at a time: the detections of a full-scale run do not fit into memory.
+Files are read one at a time: the detections of a full-scale run do not fit into memory. Their key
+"split" is the hash of the training split that the measurement belongs to.
 """
 
 from collections.abc import Iterator
@@ -46,12 +47,14 @@ def read_scores(paths: list[str | Path], shards: list[dict]) -> tuple[dict[int, 
     return scores, models
 
 
-def read_threshold(path: str | Path | None, settings: AestheticSettings, *, split: str, models: str) -> float:
+def read_threshold(
+    path: str | Path | None, settings: AestheticSettings, *, training_hash: str, models: str
+) -> float:
     """Least score of an image that is kept.
 
     Args:
         path: file of `calibrate`; needed where the threshold is "real-mean".
-        split: hash of the training split.
+        training_hash: hash of the training split.
         models: hash of the models that rated the images.
 
     Raises:
@@ -62,7 +65,7 @@ def read_threshold(path: str | Path | None, settings: AestheticSettings, *, spli
     if path is None:
         raise InputError("filter.aesthetic.threshold: real-mean needs --calibration, what `calibrate` wrote")
     data = _read(path, "the aesthetic threshold", ("split", "models", "mean"))
-    if data["split"] != split:
+    if data["split"] != training_hash:
         raise InputError(f"{path}: aesthetic threshold of another training split; calibrate again")
     if data["models"] != models:
         raise InputError(f"{path}: aesthetic threshold of other models than rated the images")
@@ -70,13 +73,13 @@ def read_threshold(path: str | Path | None, settings: AestheticSettings, *, spli
 
 
 def read_disagreements(
-    paths: list[str | Path], shards: list[dict], settings: AgreementSettings, *, split: str
+    paths: list[str | Path], shards: list[dict], settings: AgreementSettings, *, training_hash: str
 ) -> dict[int, str]:
     """Annotation id -> why the detector does not confirm it, of all labels.
 
     Args:
         paths: files of `detect`, one per shard.
-        split: hash of the training split.
+        training_hash: hash of the training split.
 
     Raises:
         InputError: a file is missing, malformed, of other images, by a detector that was trained on another
@@ -87,7 +90,7 @@ def read_disagreements(
     detector = None
     for shard, path, data in _with_shards(paths, shards, "detections", keys):
         detector = detector or data["detector"]
-        if data["split"] != split:
+        if data["split"] != training_hash:
             raise InputError(f"{path}: by a detector that was trained on another training split")
         if data["detector"] != detector:
             raise InputError(f"{path}: by another detector than the shards before; detect again")

@@ -33,9 +33,9 @@ class Arm(ArmLabel):
     on: Annotated[str, Field(pattern=rf"^$|{NAME}")] = ""
     """Data set whose validation images the detector is measured on; empty: that of the row. Of its categories
     those count that the detector knows by name."""
-    arm: Name | None = None
-    """Name of the recipe, i.e. the folder of its results; null: the name of the row. Rows over several data
-    sets need names of their own and may still share a recipe."""
+    recipe: Name | None = None
+    """Name of the folder of its results; null: the name of the row. Rows of one table differ in their names;
+    those that train the same way on several data sets may name one recipe."""
 
 
 class Study(Settings):
@@ -64,12 +64,12 @@ class Study(Settings):
 
 @dataclass(frozen=True)
 class Training:
-    """What one row of a table trains, but for the seed."""
+    """The training behind one row of a table, the same for all seeds."""
 
     dataset: str
     detector: str
-    arm: str
-    """Name of the recipe: the folder of its results."""
+    recipe: str
+    """Name of the folder of its results."""
     real: bool
     synthetic: tuple[str, ...]
     settings: DetectorSettings
@@ -78,7 +78,7 @@ class Training:
     @property
     def key(self) -> tuple[str, str, str]:
         """Where its results lie."""
-        return self.dataset, self.detector, self.arm
+        return self.dataset, self.detector, self.recipe
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _training(study: Study, row: str, config: Config, *, file: str, root: Path) 
         raise InputError(f"{source}.train.config: no such file {settings.config}")
     dataset = arm.dataset or study.dataset
     detector = shared_folder(study.detector, config)
-    return Training(dataset, detector, arm.arm or row, arm.real, arm.synthetic, settings)
+    return Training(dataset, detector, arm.recipe or row, arm.real, arm.synthetic, settings)
 
 
 def shared_folder(detector: str, config: Config) -> str:
@@ -173,7 +173,7 @@ def _label(
     seen = {name: _validation(place, config) for name, place in on.items()}
     data = (trainings[row].dataset, on[row])
     alike = [other for other, it in trainings.items() if (it.dataset, on[other]) == data]
-    recipes = {trainings[other].arm: other for other in reversed(alike)}
+    recipes = {trainings[other].recipe: other for other in reversed(alike)}
     wanted = label["baseline"] or study.baseline
     baseline = wanted if label["baseline"] or wanted in alike else recipes.get(wanted)
     if baseline not in study.arms:

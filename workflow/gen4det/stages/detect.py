@@ -107,12 +107,13 @@ def require_trained_on(weights: str | Path, dataset: Dataset) -> None:
     path = Path(f"{weights}.record.json")
     try:
         trained_on = json.loads(path.read_bytes())["trained_on"]
-        split, synthetic = trained_on["split"], trained_on["synthetic"]
+        training_hash = trained_on["split"]  # the name in records
+        synthetic = trained_on["synthetic"]
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; it says what the detector was trained on") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: does not say what the detector was trained on; train it again") from error
-    if split != dataset.train.hash:
+    if training_hash != dataset.train.hash:
         raise InputError(f"{weights}: trained on another split than the training split of {dataset.path}")
     if synthetic:
         raise InputError(f"{weights}: trained on synthetic images, too; expected real ones alone")

@@ -123,12 +123,12 @@ def choose(args: argparse.Namespace, settings: FilterSettings) -> dict:
 
 
 def measurements(
-    args: argparse.Namespace, settings: FilterSettings, shards: list[dict], split: str
+    args: argparse.Namespace, settings: FilterSettings, shards: list[dict], training_hash: str
 ) -> Measurements:
     """What the filters that are on look at beside the labels.
 
     Args:
-        split: hash of the training split.
+        training_hash: hash of the training split.
 
     Raises:
         InputError: measurements are missing, or of other images, another split or other models.
@@ -136,9 +136,13 @@ def measurements(
     scores, threshold, disagreements = {}, None, {}
     if settings.aesthetic.enabled:
         scores, models = read_scores(args.aesthetic, shards)
-        threshold = read_threshold(args.calibration, settings.aesthetic, split=split, models=models)
+        threshold = read_threshold(
+            args.calibration, settings.aesthetic, training_hash=training_hash, models=models
+        )
     if settings.agreement.enabled:
-        disagreements = read_disagreements(args.detections, shards, settings.agreement, split=split)
+        disagreements = read_disagreements(
+            args.detections, shards, settings.agreement, training_hash=training_hash
+        )
     return Measurements(scores, threshold, disagreements)
 
 

@@ -146,7 +146,7 @@ def labels(row: dict, pasted: bool) -> list[base.Instance]:
         base.Instance(
             entry["category_id"],
             entry["bbox"],
-            real=pasted and entry["role"] == "kept",
+            untouched=pasted and entry["role"] == "kept",
             crowd=entry["role"] == "crowd",
         )
         for entry in row["objects"]

@@ -85,7 +85,7 @@ def _models(project: Project, found: Iterable[Task]) -> Iterator[Task]:
         if task.rule in readers:
             row = task.training
             words = (
-                {"detector": row.detector, "arm": row.arm}
+                {"detector": row.detector, "arm": row.recipe}
                 if row
                 else {"engine": task.engine, "step": task.step}
             )
