@@ -76,7 +76,7 @@ def test_results_without_records_are_adopted_or_named(checkout):
     assert why(checkout) == {"Everything is up to date.": []}
     checkout.edit("config/test.yaml", "iterations: 6", "iterations: 7")
     unknown = why(checkout)
-    reasons = unknown[f"{weights} (train), unknown to Snakemake, which takes it for good"]
+    reasons = unknown[f"{weights} (train), unknown to Snakemake, which keeps it"]
     assert reasons == ["settings.detector.iterations: 6 -> 7"]
     checkout.edit("config/test.yaml", "iterations: 7", "iterations: 6")
     (checkout / TABLE).unlink()

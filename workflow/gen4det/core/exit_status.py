@@ -3,7 +3,7 @@
 import signal
 
 EXIT_INPUT = 2
-"""Something that the user can mend; one line on stderr says what."""
+"""Something that the user can correct; one line on stderr says what."""
 EXIT_OUT_OF_TIME = 75
 """The budget is used up and progress is saved: run the same command again (EX_TEMPFAIL of sysexits.h)."""
 EXIT_INTERRUPTED = 128 + signal.SIGINT

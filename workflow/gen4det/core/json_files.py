@@ -1,4 +1,4 @@
-"""JSON files: read strictly."""
+"""Strict reading of JSON files."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Base class of every typed setting, and the one line a bad setting is answered with."""
+"""Base class of every typed setting, and the one-line error for a bad setting."""
 
 import difflib
 import types

@@ -1,4 +1,4 @@
-"""Annotation files: the dictionaries of COCO and LVIS v1 are the records, there is no private format."""
+"""Annotation files: the dictionaries of COCO and LVIS v1 are the records; there is no private format."""
 
 from pathlib import Path
 

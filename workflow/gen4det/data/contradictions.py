@@ -1,4 +1,4 @@
-"""Areas and boxes that say something else than the masks beside them."""
+"""Areas and boxes that contradict the masks of the same annotations."""
 
 from dataclasses import dataclass
 from pathlib import Path

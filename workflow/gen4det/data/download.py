@@ -68,7 +68,7 @@ def probe(url: str, *, pause: float = 1.0) -> RemoteFile:
 def fetch(
     url: str, target: str | Path, *, size: int | None = None, sha256: str | None = None, pause: float = 1.0
 ) -> str:
-    """Download `url` to `target`, or go on with an earlier attempt.
+    """Download `url` to `target`, or resume an earlier attempt.
 
     Args:
         size: bytes the file must have.

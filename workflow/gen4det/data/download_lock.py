@@ -1,4 +1,4 @@
-"""What was first downloaded stays what it is: checksums and commits, recorded in a file and enforced."""
+"""Checksums and commits of first downloads, recorded in a file and enforced from then on."""
 
 import contextlib
 import logging

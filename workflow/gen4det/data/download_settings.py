@@ -1,4 +1,7 @@
-"""Settings of what is downloaded: public data sets and pretrained models."""
+"""Settings of what is downloaded: public data sets and pretrained models.
+
+Apart from the other sources, so that the code hash of downloads does not depend on them.
+"""
 
 from typing import Literal
 

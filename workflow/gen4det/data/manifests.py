@@ -1,4 +1,4 @@
-"""Manifests: what an engine is going to draw, one JSON object per line and image."""
+"""Manifests: what an engine is going to generate, one JSON object per line and image."""
 
 import json
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Public data that somebody has already: found in a folder of theirs and used where they lie."""
+"""Public data that the user already has: found in a folder of theirs and used in place."""
 
 import logging
 from dataclasses import dataclass

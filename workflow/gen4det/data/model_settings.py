@@ -1,4 +1,7 @@
-"""Where a pretrained model comes from; apart from other settings: what names one depends on no more."""
+"""Where a pretrained model comes from.
+
+Apart from other settings, so that code that only names a model is hashed without them.
+"""
 
 from gen4det.core.settings import Settings
 

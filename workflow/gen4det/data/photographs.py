@@ -1,4 +1,4 @@
-"""A user's own photographs become a data set: all is checked, only the annotations are copied."""
+"""Register a user's own photographs as a data set: all is checked, only the annotations are copied."""
 
 import hashlib
 import logging
@@ -119,7 +119,7 @@ def complete_splits(train: dict, val: dict, format: str, source: str) -> tuple[d
 
 
 def _put_right(data: dict, source: str) -> tuple[dict, list[str]]:
-    """What was checked, in one way of writing and with areas that are those of the regions; and warnings.
+    """The checked annotations in one notation, their areas recomputed from the regions; and warnings.
 
     Raises:
         InputError: most boxes contradict their masks.

@@ -1,4 +1,4 @@
-"""What the check of a user's pictures has seen: a file beside the descriptor, for the next look at them.
+"""What the check of a user's images has read: a file beside the descriptor, for comparison in later runs.
 
 Nothing heavy is imported here: the Snakefile reads these files.
 """

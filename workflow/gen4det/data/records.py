@@ -138,7 +138,7 @@ def _integers(records: list[dict], kind: str, key: str, source: str | Path) -> n
 
 
 def normalised(data: dict) -> dict:
-    """The same with one way of writing each thing: flags are 0 or 1, what is empty is left out.
+    """The same in one notation: flags are 0 or 1, empty values are left out.
 
     Args:
         data: a dictionary that passed `check_records`.

@@ -1,8 +1,8 @@
 """Settings of a data set, whatever its source: rendered, a user's own photographs, public downloads,
 or a subset of one of these.
 
-For those who compose a configuration. The stages import the settings of their own source, so that their code
-hash does not follow those of the others.
+For the orchestration. Each stage imports the settings of its own source only, so that its code hash does not
+depend on the settings of the others; that is why they are split over three files.
 """
 
 from typing import Annotated

@@ -1,7 +1,7 @@
 """Finished shards, and the synthetic set that is made of them.
 
-A shard is `<k>.zip`, all images that were drawn, and `<k>.json`, a COCO dictionary of their labels with two
-more keys: "rejected", what was drawn and not labelled, and "info", which run and which archive it belongs to.
+A shard is `<k>.zip`, all generated images, and `<k>.json`, a COCO dictionary of their labels with two more
+keys: "rejected", what was generated but not labelled, and "info", the run and the archive it belongs to.
 A synthetic set is one annotation file over the shards of a run; its "info" says where the shards lie.
 """
 
@@ -39,7 +39,7 @@ def load_shard(path: str | Path) -> dict:
     """Labels of a finished shard, after a check that they belong to the zip beside them.
 
     Raises:
-        InputError: a file is missing or cut short, or JSON and zip are not of one piece.
+        InputError: a file is missing or cut short, or JSON and zip do not belong together.
     """
     path = Path(path)
     data = load_annotations(path)
@@ -138,7 +138,7 @@ def relative_images(annotations: str | Path, folder: str | Path) -> str:
 
 
 def load_synthetic(path: str | Path) -> tuple[dict, ImageStore]:
-    """Annotations and images of a synthetic set, after a look at which images the shards hold.
+    """Annotations and images of a synthetic set, after a check that the shards hold the images.
 
     Raises:
         InputError: not a synthetic set, or a shard or an image of it is gone or cut short.

@@ -1,4 +1,7 @@
-"""Settings of data that are neither rendered nor downloaded: a user's own photographs, subsets of others."""
+"""Settings of data that are neither rendered nor downloaded: a user's own photographs, subsets of others.
+
+Apart from the other sources, so that the code hash of these stages does not depend on them.
+"""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Annotation files are checked whole before anything heavy starts: one line says what is wrong, and where."""
+"""Check whole annotation files before anything heavy starts: one line says what is wrong, and where."""
 
 import os
 from collections.abc import Callable

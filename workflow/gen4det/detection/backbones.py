@@ -87,7 +87,7 @@ class FrozenDiffusion(BaseModule):
 
     @contextlib.contextmanager
     def given(self, features: Sequence[Tensor]) -> Iterator[None]:
-        """Inside this block the detector sees these features, whatever images it is handed.
+        """Inside this block the detector sees these features, whatever images it is given.
 
         Args:
             features: as `forward` returns them, e.g. those of a generation's last step.

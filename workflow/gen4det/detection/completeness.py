@@ -1,16 +1,16 @@
 """Parts of mmdet for training on images whose labels are true but not complete.
 
-What an engine draws may show more than it labels: objects that came with the scenery, objects whose label a
-filter dropped. Gen2Det (arXiv 2312.04566) therefore lets background of synthetic images teach nothing
-("background ignore"), and lets images without masks teach the mask head nothing. Open-vocabulary detection
-is the mirror image: real images whose labels know the base categories only. There InstaGen lets region
-proposals, which know no categories, learn no background, and gives the classifier's other columns no
-gradient; drawn images speak of the categories they declare alone.
+Generated images may show more objects than they have labels for: objects that the generator added, objects
+whose label a filter rejected. Gen2Det (arXiv 2312.04566) therefore computes no loss on background of
+synthetic images ("background ignore"), and no mask loss on images without masks. Open-vocabulary detection is
+the opposite case: real images are labelled for the base categories only. There InstaGen trains the region
+proposal network, which is class-agnostic, without background, and gives the classifier's columns of other
+categories no gradient; synthetic images train the columns of the categories they declare only.
 
-All this is done here by parts that stand in for mmdet's in the configuration of a training; on images with
-complete labels they do exactly what mmdet does. How complete the labels of an image are stands in the meta
-information of its `gt_instances`, the one thing of an image that samplers are shown (`flag_instances`). It
-comes from the settings of the training, or from what a set says of itself (`datasets.Source`).
+The parts here replace mmdet's in the configuration of a training; on images with complete labels they do
+exactly what mmdet's do. How complete the labels of an image are is stored in the meta information of its
+`gt_instances`, the only part of an image that samplers receive (`flag_instances`). It comes from the settings
+of the training or from the annotation file of a set (`datasets.Source`).
 """
 
 import copy
@@ -34,13 +34,13 @@ ROI_HEADS = {
     "StandardRoIHead": "IncompleteStandardRoIHead",
     "CascadeRoIHead": "IncompleteCascadeRoIHead",
 }
-"""RoI heads of mmdet and what stands in for them."""
+"""RoI heads of mmdet and what replaces them."""
 DENSE_HEADS = ("RPNHead", "RetinaHead", "ATSSHead")
-"""Heads of mmdet over all anchors that give regions left out by a sampler no weight in any loss. Others do
-not ask a sampler (FCOSHead) or weigh left-out regions all the same (VFNetHead)."""
+"""Dense heads of mmdet that give regions left out by a sampler no weight in any loss. Others use no sampler
+(FCOSHead) or weigh left-out regions all the same (VFNetHead)."""
 UNSAID = -1e4
-"""Logit of a category that an image says nothing of: its probability is 0 in a softmax as in a sigmoid, also
-in half precision, and what it stands for has no gradient."""
+"""Logit of a category that is not annotated in an image: its probability is 0 in a softmax as in a sigmoid,
+also in half precision, and the logit it replaces has no gradient."""
 
 
 def flag_instances(
@@ -53,7 +53,7 @@ def flag_instances(
     """Note in the labels of a training image what they leave out.
 
     Args:
-        ignore_background: whether regions that match no label teach nothing.
+        ignore_background: whether regions that match no label have no loss.
         masked: whether the labels have masks; otherwise what stands there is not to be learned.
         annotated: labels of the categories whose objects are labelled; None: all.
     """
@@ -69,11 +69,11 @@ def make_aware(
     normalise_by: str = "sampled",
     source: str,
 ) -> dict:
-    """A copy of a model's configuration, to train with, that heeds what labels leave out.
+    """A copy of a model's configuration, to train with, that takes incomplete labels into account.
 
     Args:
         model: in mmdet's words.
-        ignore_background: whether background of some images teaches nothing.
+        ignore_background: whether background of some images has no loss.
         categories_missing: whether some images have labels of some categories only.
         fill_with_positives, normalise_by: see `DetectorSettings`.
         source: config file named in errors.
@@ -127,10 +127,10 @@ def _with_assigner(value: object) -> list[dict]:
 
 
 def require_aware(model: nn.Module, source: str) -> None:
-    """Check that every head that learns from background asks a sampler that leaves it out where it must.
+    """Check that every head with a loss on background uses a sampler that can leave background out.
 
     Raises:
-        InputError: a dense head that is not among DENSE_HEADS, or a head that asks no sampler.
+        InputError: a dense head that is not among DENSE_HEADS, or a head without a sampler.
     """
     dense = getattr(model, "rpn_head", None) or getattr(model, "bbox_head", None)
     reached = type(dense).__name__ in DENSE_HEADS and isinstance(dense.sampler, IncompleteSampler)
@@ -153,7 +153,7 @@ def require_aware(model: nn.Module, source: str) -> None:
 class IncompleteSampler:
     """A sampler that leaves out background where labels are incomplete; on other images the usual one.
 
-    Serves every head that asks a sampler: anchors of region proposals, proposals of one or several stages,
+    Works for every head that uses a sampler: anchors of region proposals, proposals of one or several stages,
     and, around PseudoSampler, dense one-stage heads, where all priors that are not positive then have weight
     zero in the (focal) loss.
 
@@ -163,10 +163,10 @@ class IncompleteSampler:
             negatives together (the sampler's `num`).
         normalise_by: what losses are divided by, "learned" regions or all "sampled" ones; as `avg_factor` for
             the first stage, as `left_out` for the second, whose heads count regions themselves.
-        class_agnostic: whether the head tells objects of any category from background. Background may then
+        class_agnostic: whether the head only separates objects from background. Background may then
             show objects of categories without labels, and is left out on images that have labels of some
-            categories only. A classifier knows what it is not: there it stays, and speaks of these alone.
-        context: the head, handed on.
+            categories only. A classifier keeps it, as background of the labelled categories only.
+        context: the head, passed on.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class IncompleteSampler:
     def sample(
         self, assigned: AssignResult, predicted: InstanceData, labelled: InstanceData, **more: object
     ) -> SamplingResult:
-        """Choose the regions of one image that are learned from."""
+        """Sample the regions of one image that have a loss."""
         annotated = labelled.get("annotated")
         some_missing = annotated is not None
         if labelled.get("ignore_background", False) or (some_missing and self.class_agnostic):
@@ -285,7 +285,7 @@ class IncompleteCascadeRoIHead(_Incomplete, CascadeRoIHead):
         return losses
 
     def bbox_loss(self, stage: int, x: tuple, sampling_results: list) -> dict:
-        """mmdet's. What the first stage left out is not seen by the later ones, but counted there, too."""
+        """mmdet's. Regions that the first stage left out count in the divisors of the later ones, too."""
         if stage == 0:
             self._counted = [
                 len(result.priors) + result.left_out if getattr(result, "left_out", 0) else 0
@@ -301,9 +301,9 @@ class IncompleteCascadeRoIHead(_Incomplete, CascadeRoIHead):
 
 
 def _unsaid(sample: SamplingResult, classes: int, scores: torch.Tensor) -> torch.Tensor:
-    """Which columns of the scores (N, columns) of an image's N regions it says nothing of, bool (N, columns).
+    """Columns of categories not annotated in the image, for its N regions: bool (N, columns) like the scores.
 
-    Columns after the classes, as that of background, are always said.
+    Columns after the classes, such as background, are never among them.
     """
     columns = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
     if getattr(sample, "annotated", None) is not None:

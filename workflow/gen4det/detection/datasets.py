@@ -1,4 +1,4 @@
-"""Training images of several sources, in the shape that mmdet's transforms expect."""
+"""Training images of several sources, in the format that mmdet's transforms expect."""
 
 import pickle
 import random
@@ -36,7 +36,7 @@ class Source:
     """COCO or LVIS dictionary."""
     images: ImageStore
     synthetic: bool = False
-    """Whether an engine drew the images."""
+    """Whether an engine generated the images."""
     completeness: Completeness = Completeness()
     """What the labels leave out."""
 
@@ -85,7 +85,7 @@ class DetectionDataset(TorchDataset):
             for source in sources
         ]
         self.background_ignored = any(flags["ignore_background"] for flags in self._flags)
-        """Whether background of some images teaches nothing."""
+        """Whether background of some images has no loss."""
         self.categories_missing = any(source.completeness.categories != "all" for source in sources)
         """Whether some images have labels of some categories only."""
         self._transforms = pipeline
@@ -107,7 +107,7 @@ class DetectionDataset(TorchDataset):
         self.origin = np.array(origin)
         """Number of each image's source, (N,)."""
         self.synthetic = np.array([source.synthetic for source in sources])[self.origin]
-        """Whether an engine drew the image, (N,) bool."""
+        """Whether an engine generated the image, (N,) bool."""
         self.masked = np.array([flags["masked"] for flags in self._flags])[self.origin]
         """Whether its labels have masks, (N,) bool."""
         self.contents = contents

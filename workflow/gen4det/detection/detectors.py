@@ -1,4 +1,4 @@
-"""Detectors: mmengine config files, the models they describe, and how both travel in a weights file.
+"""Detectors: mmengine config files, the models they describe, and how both are stored in a weights file.
 
 Importing this module makes mmdet usable, with or without mmcv's compiled operators.
 """
@@ -59,7 +59,7 @@ def load_config(
     """Read a detector's config file and fit it to the data.
 
     A config file says `model`, `train_pipeline`, `test_pipeline`, `batch_size` (over all processes),
-    `max_iters`, `optim_wrapper` and, if it likes, `param_scheduler` (by iteration) and `custom_hooks`, all in
+    `max_iters`, `optim_wrapper` and, optionally, `param_scheduler` (by iteration) and `custom_hooks`, all in
     the words of mmdet 3. It may build on mmdet's own files: `_base_ = "mmdet::lvis/..."`.
 
     Args:

@@ -20,7 +20,7 @@ from gen4det.detection.weights import load_detector
 
 
 class _Images(TorchDataset):
-    """Images on their way to the detector."""
+    """Images as the detector's data loader reads them."""
 
     def __init__(self, images: ImageStore, records: list[dict], transforms: list[dict]):
         self.images, self.records, self.transforms = images, records, transforms
@@ -120,10 +120,10 @@ def _batches_of_one_shape(samples: Iterable[dict], size: int, model: nn.Module) 
 
 
 def detections_of(sample, ids: list[int], masks: bool) -> Iterator[dict]:
-    """What a detector answered for one image, best score first, as `predict` returns it.
+    """Detections of one image, best score first, as `predict` returns them.
 
     Args:
-        sample: mmdet's answer.
+        sample: mmdet's result.
         ids: category of each label.
         masks: whether outlines are wanted, where there are some.
     """

@@ -1,7 +1,7 @@
 """Boxes from a U-Net's features: a detector on a frozen diffusion model labels what the model has just drawn.
 
 The features of a generation's last step, of the half that sees the prompt, are what the detector's backbone
-would have made of the finished image (DiffusionEngine, section 3.3): no second pass, no look at pixels.
+would have made of the finished image (DiffusionEngine, section 3.3): no second pass, no pixels.
 """
 
 from collections.abc import Sequence

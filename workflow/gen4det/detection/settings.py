@@ -9,10 +9,11 @@ from gen4det.data.model_settings import ModelSource
 
 
 class Completeness(Settings):
-    """What the labels of a source of training images leave out."""
+    """How complete the labels of a source of training images are."""
 
     background: Literal["learn", "ignore"] = "learn"
-    """Whether regions that match no label teach. ignore: anchors and proposals there have no loss."""
+    """Whether regions that match no label are trained on as background. ignore: anchors and proposals there
+    have no loss."""
     categories: Literal["all", "image"] | tuple[str, ...] = "all"
     """Categories whose objects are labelled, by name. Labels of others are left out, region proposals learn
     no background, and the classifier's columns of others get no gradient. all: every object of the data
@@ -27,8 +28,7 @@ class LabelSettings(Settings):
     real: Completeness | None = None
     """Of the real images; null: complete."""
     synthetic: Completeness | None = None
-    """Of all synthetic sets; null: what a set says of itself in `info.labels` of its annotations, else
-    complete."""
+    """Of all synthetic sets; null: what a set declares in `info.labels` of its annotations, else complete."""
 
 
 class DetectorSettings(Settings):
@@ -60,14 +60,14 @@ class DetectorSettings(Settings):
     synthetic_mixing: Literal["batch", "image"] = "batch"
     """What the probability decides. batch: on whole batches, over all processes; image: on each image."""
     replay_real: bool = False
-    """Show a real image wherever a synthetic one would come: one that shows the rarest of its categories. The
-    control of what synthetic images are worth beyond seeing rare categories more often."""
+    """Train on a real image in place of each synthetic one: one that shows the rarest of its categories. This
+    is the control for the effect of merely seeing rare categories more often."""
     ignore_background: bool = False
-    """Whether background of synthetic images teaches nothing: anchors and proposals there that match no label
-    have no loss, since what they show may be an object that was drawn and lost its label (Gen2Det). Short for
+    """Whether background of synthetic images is ignored: anchors and proposals there that match no label have
+    no loss, since they may show a generated object whose label was rejected (Gen2Det). Short for
     labels: {synthetic: {background: ignore}}."""
     labels: LabelSettings = LabelSettings()
-    """What labels leave out, where that is more."""
+    """How complete the labels of each source are, where `ignore_background` does not say it all."""
     fill_with_positives: bool = False
     """How many positives are drawn from a synthetic image, with ignore_background, which draws nothing else.
     true: as many as from a real one of both kinds; false: as many as its positives, i.e. half of that for

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of a call of `train`."""
+    """Outcome of a call of `train`."""
 
     finished: bool
     """False: stopped before the end; progress is saved, no result was written."""
@@ -203,12 +203,12 @@ def load_sources(
 
 
 def _says(drawn: dict, path: Path) -> Completeness:
-    """How complete the labels of a synthetic set are, in its own words."""
+    """How complete the labels of a synthetic set are, as its annotation file declares."""
     return parse_settings(Completeness, drawn["info"].get("labels", {}), source=f"{path}: info.labels")
 
 
 def _require_split(drawn: dict, path: Path, train: Split) -> None:
-    """What is drawn after images outside the training split would tell of data that must stay unseen."""
+    """Images generated from references outside the training split would leak data that must stay unseen."""
     training_hash = drawn["info"].get("split")  # the name in stored sets
     if training_hash is None and any("reference_image_id" in image for image in drawn["images"]):
         raise InputError(f"{path}: does not say of which split its references are; draw the set again")
@@ -272,12 +272,12 @@ def initial_model(
 
     Args:
         masks_missing: whether masks are learned, but some images have none.
-        background_ignored: whether background of some images teaches nothing, whatever the settings say.
+        background_ignored: whether background of some images has no loss, whatever the settings say.
         categories_missing: whether some images have labels of some categories only.
 
     Raises:
         InputError: the backbone asks for pretrained weights and the settings name none, or unusable ones; a
-            part of the detector cannot do what the settings ask.
+            part of the detector does not support what the settings ask.
     """
     model = config.model.to_dict()
     samples_apart = detector.ignore_background or background_ignored or categories_missing

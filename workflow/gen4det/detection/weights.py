@@ -1,4 +1,4 @@
-"""Weights files of detectors: safetensors that know their classes and their config. No pickle."""
+"""Weights files of detectors: safetensors with the classes and the config in them. No pickle."""
 
 import contextlib
 import json

@@ -89,7 +89,7 @@ def check_grounded(source: ModelSource) -> None:
 
 
 def reading(source: ModelSource, read: Callable[[], T]) -> T:
-    """Run a reader; whatever a folder can be wrong in becomes one line that names it."""
+    """Run a reader; any defect of a folder becomes one line that names it."""
     try:
         return read()
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:

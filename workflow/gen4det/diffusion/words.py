@@ -1,4 +1,4 @@
-"""Names of categories as words, and how much of a prompt is read. Nothing here imports torch."""
+"""Category names as words of a prompt, and how many tokens of it are read. Nothing here imports torch."""
 
 import re
 

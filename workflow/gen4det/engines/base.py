@@ -136,7 +136,7 @@ class Generated:
     keep: bool = True
     """These three as in `Labels`."""
     about: dict = field(default_factory=dict)
-    """Facts for the image's record, JSON-serialisable; e.g. the image it was drawn after."""
+    """Facts for the image's record, JSON-serialisable; e.g. the id of its reference image."""
     arrays: dict[str, "np.ndarray"] = field(default_factory=dict)
     """Arrays to keep for later steps, by name, e.g. latents; stored beside the image."""
 

@@ -24,13 +24,13 @@ from gen4det.engines.base import Generated, Labels
 from gen4det.training.work_folder import WorkFolder
 
 FIRST_IMAGE_ID = 1_000_000
-"""Beyond the ids of COCO's and LVIS's photographs."""
+"""Larger than any image id of COCO and LVIS."""
 LABELS_PER_IMAGE = 1000
 """Up to that many labels of an image have ids image id * this + position; see `annotation_id`."""
 FURTHER_LABELS, MANY_LABELS = 10**15, 10**6
 """Ids of further ones, of which there may be that many, begin beyond those of a million million images."""
 IMAGE_DROPPED = "another object of the image was rejected"
-"""Reason of labels that are fine themselves, in an image the engine drops."""
+"""Reason for rejecting valid labels of an image that the engine drops."""
 _LABELS = "labels.json"
 _ENCODING = {"png": "png", "jpg": "jpeg"}
 

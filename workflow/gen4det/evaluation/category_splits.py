@@ -22,7 +22,7 @@ class CategorySplit(Settings):
 def with_splits(categories: list[dict], path: str | Path) -> list[dict]:
     """Categories with "split": base, novel, or null for those that the file does not name.
 
-    Matched by name; ids in the file are those of its source, for readers.
+    Matched by name; ids in the file are those of its source, for reference.
 
     Raises:
         InputError: the file is unusable, puts a name into both, or names a category that is not there.

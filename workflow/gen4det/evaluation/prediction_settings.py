@@ -1,6 +1,7 @@
 """Settings of predictions. Pydantic only: the Snakefile reads this module.
 
-They stand apart from the settings of the measurements, so that a new measure predicts nothing again.
+Apart from the settings of the measurements, so that the hash of predictions does not depend on those: a new
+measure predicts nothing again.
 """
 
 from pydantic import Field

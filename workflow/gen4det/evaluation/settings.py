@@ -1,4 +1,7 @@
-"""Settings of the measurements. Pydantic only: the Snakefile reads this module."""
+"""Settings of the measurements. Pydantic only: the Snakefile reads this module.
+
+Apart from the settings of predictions and of tables, so that the hash of each depends on its own alone.
+"""
 
 from typing import Literal
 

@@ -1,6 +1,7 @@
 """Settings of tables, figures and galleries. Pydantic only: the Snakefile reads this module.
 
-They stand apart from the settings of the measurements, so that a new label evaluates no detector again.
+Apart from the settings of the measurements, so that the hash of measurements does not depend on these: a new
+label evaluates no detector again.
 """
 
 from pydantic import Field, model_validator

@@ -1,4 +1,4 @@
-"""What `rate`, `calibrate` and `detect` measured, held against the shards and the training split.
+"""What `rate`, `calibrate` and `detect` measured, checked against the shards and the training split.
 
 Files are read one at a time: the detections of a full-scale run do not fit into memory. Their key
 "split" is the hash of the training split that the measurement belongs to.

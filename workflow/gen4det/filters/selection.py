@@ -16,7 +16,7 @@ from gen4det.filters.verdicts import UNUSED, split_labels
 
 @dataclass(frozen=True)
 class Selection:
-    """All labels of a run, parted; len(kept) + len(rejected) is what the engine was asked for."""
+    """All labels of a run, split into kept and rejected; together they are what the engine was asked for."""
 
     images: list[dict]
     """Every generated image, by id."""
@@ -33,13 +33,13 @@ def select(
     settings: FilterSettings,
     measured: Measurements = Measurements(),  # noqa: B008  (immutable)
 ) -> Selection:
-    """Part the labels of all shards of a run.
+    """Split the labels of all shards of a run into kept and rejected ones.
 
     Records are ordered by image, so that the outcome does not depend on the number of shards.
 
     Args:
         shards: as `data.shards.load_run` gives them.
-        training: the training split the engine drew for; its categories are those of the set.
+        training: the training split the engine generated for; its categories are those of the set.
         measured: what filters look at beside the labels.
 
     Raises:

@@ -54,8 +54,8 @@ class FilterSettings(Settings):
     """
 
     generations_per_reference: Annotated[int, Field(ge=1)] | None = None
-    """Use only the first so many images that were drawn after each real one; null: all. For engines that
-    redraw real images; others have no real image to count by and keep everything."""
+    """Use at most this many images generated from each reference image; null: all. Images of engines without
+    reference images are all used."""
     aesthetic: AestheticSettings = AestheticSettings()
     """Filter of whole images by their looks."""
     min_score: Fraction | dict[str, Fraction] = 0.0
@@ -78,7 +78,7 @@ class FilterSettings(Settings):
 
     @property
     def measures(self) -> bool:
-        """Whether it looks at more than the labels, so that something is to be measured before."""
+        """Whether some filter needs more than the labels, so that images must be measured first."""
         return self.aesthetic.enabled or self.agreement.enabled
 
     @model_validator(mode="after")

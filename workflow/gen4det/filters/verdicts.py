@@ -1,4 +1,4 @@
-"""The verdict on every label: kept, or the first filter that refuses it. In the order of the settings."""
+"""Keep each label, or reject it for the first filter it fails. Filters run in the order of the settings."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -8,10 +8,11 @@ from gen4det.filters.measurements import Measurements
 from gen4det.filters.settings import FilterSettings
 
 UNUSED = "generations_per_reference"
-"""Reason of images that are not asked for."""
+"""Reason for rejecting images beyond the number of generations per reference that the settings ask for."""
 
 ALONE = "nothing drawn in the image was kept"
-"""Reason of crowds, and of a real image's own objects, that are fine themselves."""
+"""Reason for rejecting crowds and untouched real objects that pass every filter, in an image where no
+generated object does."""
 
 
 def split_labels(
@@ -23,8 +24,8 @@ def split_labels(
     """Labels that are kept, and those that are not, each with the "reason".
 
     Whole images are judged first, then single labels; then images that still have too many labels lose all of
-    them. Crowds are regions to ignore, not objects, and what an engine left as it was in a real image
-    ("real") is nothing new: both pass as long as a drawn object of their image does.
+    them. Crowds are regions to ignore, not objects, and untouched objects of a real image ("real") were
+    not generated: both are kept as long as a generated object of their image is.
 
     Args:
         images, annotations: COCO records; what the engine itself has rejected is not among them.
@@ -63,7 +64,7 @@ def refused_image(image: dict, settings: FilterSettings, measured: Measurements)
     """Name of the first setting that drops the whole image; None: it passes.
 
     Args:
-        image: its record; "number" counts, from 0, the images drawn after one real image.
+        image: its record; "number" counts, from 0, the images generated from one reference image.
     """
     limit = settings.generations_per_reference
     if limit is not None and image.get("number", 0) >= limit:

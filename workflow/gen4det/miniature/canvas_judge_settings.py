@@ -1,4 +1,7 @@
-"""Settings of the judge of what a generator draws for a data engine. Pydantic only."""
+"""Settings of the judge of what a generator draws for a data engine. Pydantic only.
+
+Apart from the settings of the miniature's data sets, so that a rendered data set does not depend on these.
+"""
 
 from typing import Annotated
 

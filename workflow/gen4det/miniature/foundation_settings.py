@@ -1,4 +1,7 @@
-"""How the miniature's foundation models are trained; the defaults suit a CPU."""
+"""How the miniature's foundation models are trained; the defaults suit a CPU.
+
+Apart from the settings of the miniature's data sets, so that a rendered data set does not depend on these.
+"""
 
 from typing import Annotated
 

@@ -1,4 +1,7 @@
-"""Settings of the miniature world."""
+"""Settings of the miniature's data sets.
+
+Apart from those of its foundation models and their judge, so that the hash of each depends on its own alone.
+"""
 
 from typing import Literal
 

@@ -42,7 +42,7 @@ def time_budget(*, limited: bool) -> Callable:
 
 
 def keep_batches(*, packed: bool) -> Callable:
-    """Option that keeps the batches of a finished shard; see `cluster.discard_kept_batches`.
+    """Option that keeps the batches of a finished shard; see `slurm.discard_kept_batches`.
 
     Args:
         packed: whether this job is one of several in an allocation, which fail together.

@@ -1,4 +1,4 @@
-"""What the rules ask about detectors and about the studies that compare them."""
+"""Jobs of detectors and of the studies that compare them."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from gen4det.orchestration.synthetic_jobs import SyntheticJobs
 
 
 class DetectorJobs(SyntheticJobs):
-    """Answers about trainings, predictions, measures, tables and figures."""
+    """Functions that the rules of trainings, predictions, measures, tables and figures call."""
 
     # --- detectors --------------------------------------------------------------------------------------
 
@@ -69,7 +69,7 @@ class DetectorJobs(SyntheticJobs):
         return f"{self.results}/data/{wildcards.on}/dataset.json"
 
     def predict(self, wildcards: Any) -> str:
-        """Settings of the predictions of one detector; what the detector is stands in its weights."""
+        """Settings of the predictions of one detector; the weights file describes the detector."""
         settings = self._evaluation(PredictionSettings)
         modules = self.config.detectors[wildcards.detector].modules
         return job(settings | {"partial": wildcards.on != wildcards.dataset}, "predict", *modules)

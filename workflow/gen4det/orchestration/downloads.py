@@ -21,7 +21,7 @@ DESCRIPTION = "download.json"
 
 
 class Downloads:
-    """Answers about the models that the settings of a run name.
+    """The downloaded models that the settings of a run name.
 
     Args:
         settings: registry, and where downloads are kept.

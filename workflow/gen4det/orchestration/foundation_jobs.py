@@ -1,4 +1,4 @@
-"""Answers to the rules about the miniature's foundation models, which belong to no study."""
+"""Jobs of the miniature's foundation models, which belong to no study."""
 
 from pathlib import Path
 from typing import Any

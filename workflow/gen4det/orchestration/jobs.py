@@ -1,4 +1,4 @@
-"""What the rules ask: settings of a job, its inputs, the targets. Plain Python, no Snakemake, no torch.
+"""What the rules call: settings of a job, its inputs, the targets. Plain Python, no Snakemake, no torch.
 
 Every job gets ONE parameter, a JSON text with the settings its stage reads and the hash of the code it runs.
 Snakemake compares it with the one the result was made from: what is in it decides what runs again, so
@@ -24,7 +24,7 @@ from gen4det.orchestration.scale import JobNeeds
 
 
 class Jobs(DetectorJobs):
-    """Answers to the rules: targets, data, what jobs need; and those of the classes it is derived from."""
+    """Functions that the rules call: targets, data, resources of jobs, and those of the base classes."""
 
     # --- patterns and targets ---------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What the rules of the miniature's judge ask: its detector, and what it is shown of an engine."""
+"""Jobs of the miniature's judge: its detector, and which of an engine's images it sees."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ BACKBONE = "resources/miniature/backbone/model.safetensors"
 
 
 class JudgeJobs:
-    """Answers to the rules for one checked configuration."""
+    """Functions that the judge's rules call, for one checked configuration."""
 
     def __init__(self, jobs: Jobs):
         self.jobs = jobs

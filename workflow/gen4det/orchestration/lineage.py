@@ -1,4 +1,4 @@
-"""What a job reads, told by how it was made: part of the job's one parameter.
+"""How the inputs of a job were made: part of the job's one parameter.
 
     {"settings": ..., "code": ..., "made_from": {"plan": "5e3c...", "render": "01ab..."}}
 
@@ -31,7 +31,7 @@ FILES = "files"
 
 
 def follow_inputs(workflow: Any, memory: Path) -> None:
-    """Let the parameter of each rule say what its inputs are made from. To be called after the last rule.
+    """Add to the parameter of each rule what its inputs are made from. To be called after the last rule.
 
     Args:
         workflow: Snakemake's, with all its rules.

@@ -18,13 +18,13 @@ GROWTH = {True: 0.5, False: 1.0}
 ONE_AT_A_TIME = frozenset({"detections", "aesthetic"})
 """Inputs of which a job holds one file at a time, however many there are: the largest counts."""
 SHOWS_REJECTED = frozenset({"plot"})
-"""Kinds of jobs that read what lies beside a synthetic set, too: the labels that were rejected."""
+"""Kinds of jobs that also read the rejected labels, which lie beside a synthetic set."""
 PARSED_JSON = 8
 """Bytes of memory that a byte of annotations takes once it is Python objects."""
 
 
 class Needs(Protocol):
-    """What a kind of job asks for at its first attempt; `config.JobNeeds` is one."""
+    """What a kind of job asks for at its first attempt; `scale.JobNeeds` is one."""
 
     mem_mb: int
     runtime: int

@@ -1,4 +1,4 @@
-"""A user's own pictures, looked at cheaply: has one been exchanged since the data were checked?
+"""A cheap check whether one of a user's own images was replaced since the data were checked.
 
 Snakemake does not know them: there may be a hundred thousand. The check leaves behind what it has seen
 (`data.pictures_seen`); here every file is compared with that by size and time, and read where these differ.

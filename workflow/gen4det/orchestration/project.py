@@ -49,7 +49,7 @@ class Project:
         return self.config.engine_shards.get(self.engines[engine].images, self.config.shards)
 
     def asked(self) -> Iterator["Asked"]:
-        """Detectors of real images that filters and steps of this run ask, tabled or not."""
+        """Detectors of real images that filters and steps of this run use, in a table or not."""
         for dataset, name in self.sets:
             variant = self.engines[name]
             agreement = variant.filter.agreement

@@ -1,4 +1,4 @@
-"""What all answers to the rules are taken from."""
+"""Base class of the objects that the rules call."""
 
 from gen4det.orchestration.downloads import Downloads
 from gen4det.orchestration.foundation_jobs import FoundationJobs

@@ -22,7 +22,7 @@ def adopt_results(workflow: Any, say: Callable[[str], None]) -> None:
 
     Args:
         workflow: Snakemake's, with its graph of jobs.
-        say: shows a line to the user: results that were made otherwise, which Snakemake takes for good.
+        say: shows a line to the user: results that were made with other settings, which Snakemake keeps.
     """
     for job, before, now in unrecorded(workflow.dag):
         if before == now:
@@ -31,7 +31,7 @@ def adopt_results(workflow: Any, say: Callable[[str], None]) -> None:
             keys = ", ".join(key for key, _, _ in differences(before, now))
             say(
                 f"Note: {job.output[0]} was made with another {keys}, but Snakemake has no record of it "
-                "and takes it for good. Delete it to make it again."
+                "and keeps it. Delete it to make it again."
             )
 
 

@@ -1,4 +1,4 @@
-"""Studies: one table each, its arms (rows), and what each of them trains."""
+"""Studies: one table each, with the arms (rows) and the training of each."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ REAL: Name = "real"
 
 
 class Arm(ArmLabel):
-    """One row of a table: one recipe of training data."""
+    """One row of a table: what a detector is trained on."""
 
     real: bool = True
     """Whether the real training images are trained on. false: synthetic ones alone."""
@@ -83,7 +83,7 @@ class Training:
 
 @dataclass(frozen=True)
 class CheckedStudy:
-    """A study whose references resolve, cut into what its stages read."""
+    """A study whose references resolve, separated into what each stage reads."""
 
     trainings: dict[str, Training]
     """By row, in the order of the table."""

@@ -1,4 +1,4 @@
-"""What the rules ask about synthetic sets: the steps of engines, what filters look at, shards and sets."""
+"""Jobs of synthetic sets: the steps of engines, measurements for filters, shards and sets."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -13,7 +13,7 @@ from gen4det.orchestration.variants import Variant
 
 
 class SyntheticJobs(ProjectJobs):
-    """Answers about engines and their data."""
+    """Functions that the rules of engines and their data call."""
 
     # --- synthetic data -------------------------------------------------------------------------------
 

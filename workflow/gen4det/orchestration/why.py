@@ -56,7 +56,7 @@ def stale_results(targets: Iterable[str] = (), configfile: Path | None = None) -
 
     Returns:
         (first output and its rule, reasons in words) of each job. Last come results that a run would not make
-        again, because Snakemake does not know how they were made, though it was otherwise than now.
+        again, because Snakemake has no record of them, although they were made with another parameter.
     """
     config = ConfigSettings(configfiles=[configfile.absolute()] if configfile else [])
     with SnakemakeApi(OutputSettings(dryrun=True, quiet={Quietness.ALL})) as api:
@@ -72,7 +72,7 @@ def stale_results(targets: Iterable[str] = (), configfile: Path | None = None) -
         ]
         for job, before, now in unrecorded(dag):
             if before != now:
-                heading = f"{job.output[0]} ({job.rule.name}), unknown to Snakemake, which takes it for good"
+                heading = f"{job.output[0]} ({job.rule.name}), unknown to Snakemake, which keeps it"
                 found.append((heading, list(changed(job, before, now))))
         return found
 

@@ -67,7 +67,7 @@ class StepJob:
         }
 
     def worker(self, inputs: Inputs, **options: Any) -> StepWorker:
-        """What does the work.
+        """The object that does the work.
 
         Args:
             options: device, workers.

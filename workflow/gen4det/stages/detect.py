@@ -1,4 +1,4 @@
-"""Let a detector that was trained on real images alone look at the images of a shard, or at those real ones.
+"""Run a detector that was trained on real images alone on the images of a shard, or on those real images.
 
 Writes <output>: boxes, categories and scores, with hashes of the images, of the detector and of the split it
 was trained on; and <output>.record.json. Filters and steps of engines apply thresholds.

@@ -125,7 +125,7 @@ def choose(args: argparse.Namespace, settings: FilterSettings) -> dict:
 def measurements(
     args: argparse.Namespace, settings: FilterSettings, shards: list[dict], training_hash: str
 ) -> Measurements:
-    """What the filters that are on look at beside the labels.
+    """Measurements that the enabled filters need beside the labels.
 
     Args:
         training_hash: hash of the training split.

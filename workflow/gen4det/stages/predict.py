@@ -1,4 +1,4 @@
-"""Let a trained detector look at the validation images of a data set.
+"""Run a trained detector on the validation images of a data set.
 
 Writes <output>, all detections in one compressed file, and <output>.record.json. The stage `measure` says how
 good they are; it needs neither the detector nor a GPU.

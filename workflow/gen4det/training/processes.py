@@ -1,6 +1,6 @@
 """Several processes that train together, one for each GPU; torchrun starts them and tells them so.
 
-What is for people and disks (hashes of inputs, logs, records, checkpoints) the first process does alone.
+The first process alone writes logs, records and checkpoints and hashes inputs.
 Everything here works alike, and costs nothing, in a process of its own.
 """
 
@@ -14,7 +14,7 @@ TIMEOUT = timedelta(hours=3)
 """The others wait this long for the first, which may have to hash or to write many gigabytes."""
 
 _group = None
-"""Talks over the CPU, so that a question asked after every iteration never waits for a GPU."""
+"""Communicates over the CPU, so that the check after every iteration never waits for a GPU."""
 
 
 def rank() -> int:
@@ -28,7 +28,7 @@ def world_size() -> int:
 
 
 def is_first() -> bool:
-    """Whether this process does what is done once."""
+    """Whether this is the process that writes files and logs."""
     return rank() == 0
 
 

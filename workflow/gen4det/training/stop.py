@@ -9,7 +9,7 @@ from typing import Protocol
 from gen4det.core.exit_status import EXIT_OUT_OF_TIME, EXIT_TERMINATED
 
 PATIENCE = 30.0
-"""Seconds after a SIGTERM in which further ones are taken for the same wish. Slurm signals every process of a
+"""Seconds after a SIGTERM in which further ones count as the same request. Slurm signals every process of a
 job and torchrun passes its own signal on, so that each process gets two or more, within milliseconds."""
 
 
@@ -28,14 +28,14 @@ class Stop(Protocol):
 
 
 class Stopped(SystemExit):
-    """The job was told to stop and all is saved. Nobody needs to catch it: it leaves with its exit status."""
+    """The job was told to stop and all is saved. It need not be caught: the process exits with its status."""
 
 
 class Deadline:
     """Asked between the steps of a loop whether to stop, so that finished steps are never lost.
 
-    As a context manager it takes SIGTERM inside its block as a wish to stop after the current step. Who has
-    waited `PATIENCE` seconds and sends another one makes the process leave at once.
+    As a context manager it treats SIGTERM inside its block as a request to stop after the current step.
+    Another one after `PATIENCE` seconds ends the process at once.
 
     Args:
         max_seconds: wall-clock budget from now on; None: unlimited.

@@ -1,4 +1,4 @@
-"""The work folder of a long job: where it resumes, and how it refuses what is not its own.
+"""The work folder of a long job: where it resumes, and how it refuses progress of another job.
 
 <work>/lock               held while a process is at work in the folder
 <work>/fingerprint.json   what the result depends on: settings, hashes of code, data and models

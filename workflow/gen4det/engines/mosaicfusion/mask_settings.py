@@ -1,4 +1,4 @@
-"""Settings of the way from attention maps to instance masks.
+"""Settings of the masks that are computed from attention maps.
 
 "official" in a name means: what the authors' released code does; "paper": what the paper says. They differ.
 """

@@ -1,1 +1,1 @@
-"""A generator without a fault: the miniature's own renderer."""
+"""A generator without errors: the miniature's own renderer."""

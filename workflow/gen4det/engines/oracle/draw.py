@@ -1,6 +1,6 @@
 """The oracle: canvases of the miniature as its renderer draws them, with exact boxes and masks.
 
-What a detector gains from them is the most that a generator can give to the recipe of a table.
+What a detector gains from them is an upper bound for any generator with the same layouts.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,8 +1,8 @@
 """Does a generator draw what it was asked for, and where? A detector of real images says so.
 
-Its detections in drawn images are held against the labels that were asked for, as if these were the ground
-truth (as in GeoDiffusion and DetDiffusion). What the detector misses in real images it misses here, too: put
-the same number on real images beside it.
+Its detections in generated images are evaluated against the labels that were asked for, as if these were
+the ground truth (as in GeoDiffusion and DetDiffusion). The detector misses objects in real images as well:
+report the same number on real images beside it.
 """
 
 from gen4det.core.errors import InputError

@@ -1,4 +1,4 @@
-"""Facts of a synthetic set: how much it holds, what the filters left, what it cost."""
+"""Measures of a synthetic set: how much it holds, what the filters kept, what it cost."""
 
 from collections import Counter
 from collections.abc import Iterable
