@@ -180,6 +180,7 @@ def detector(tmp_path_factory, request):
 
 def test_renderings_are_a_data_set_with_all_categories_equally_likely(detector):
     data = load_annotations(detector.with_name("train.json"))
+    assert load_dataset(detector.with_name("dataset.json")).declared == data["categories"]
     assert [category["id"] for category in data["categories"]] == [category.id for category in CATEGORIES]
     counts = [len(labels) for labels in index_annotations(data).values()]
     assert counts[:4] == [4] * 4 and len(counts) == 8 and all(1 <= count <= 5 for count in counts[4:])

@@ -39,6 +39,19 @@ def test_descriptor_leads_to_annotations_and_images(folder, monkeypatch):
     assert len(dataset.train.load()["images"]) == 1  # every caller has its own
 
 
+def test_categories_are_the_descriptors_and_without_it_the_annotations(folder):
+    path = folder / "dataset.json"
+    assert load_dataset(path).categories == [{"id": 3, "name": "cup"}]
+    values = json.loads(path.read_text())
+    described = [{"id": 3, "name": "cup", "def": None, "synonyms": ["mug"]}]
+    write_dataset(path, DatasetDescriptor.model_validate(values | {"categories": described}))
+    (folder / "train.json").write_text("not to be read")
+    dataset = load_dataset(path)
+    assert dataset.categories == dataset.declared == described
+    with pytest.raises(InputError, match="train.json"):
+        dataset.train.load()
+
+
 def test_splits_travel_to_workers(folder):
     split = load_dataset(folder / "dataset.json").train
     assert split.images.size("a.png") == (8, 6)

@@ -24,6 +24,7 @@ from gen4det.data.download_settings import DownloadDataset
 from gen4det.data.images import image_name
 from gen4det.data.public import obtain, prepare_public
 from gen4det.data.registry import RegisteredFile, load_registry
+from patience import patience
 
 REGISTRY = Path(__file__).resolve().parents[2] / "resources" / "data_registry.yaml"
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
@@ -375,7 +376,7 @@ def test_two_jobs_that_want_the_same_file_take_turns(server, tmp_path):
     for job in jobs:
         job.start()
     for job in jobs:
-        job.join(30)
+        job.join(patience(300))
     assert [name for name, _ in server.requests] == ["a.zip", "a.zip"]  # one probe, one download
     assert names(tmp_path / "things") == ["data/a.txt", "data/b/c.txt"]
 
@@ -418,6 +419,7 @@ def test_lvis_takes_its_images_from_both_folders_of_coco(server, tmp_path, caplo
     for image in val["images"]:
         assert dataset.val.images.image(image_name(image)).shape == (30, 40, 3)
     assert len(dataset.train.load()["annotations"]) == 2
+    assert dataset.declared == dataset.train.load()["categories"]
     assert not list((tmp_path / "moved" / "downloads").rglob("*.zip"))
 
 

@@ -113,6 +113,12 @@ def test_same_settings_render_the_same_bytes(lvis_edition, tmp_path):
         assert file_hash(tmp_path / name) == file_hash(lvis_edition.parent / name)
 
 
+def test_the_descriptor_has_the_categories_of_the_training_split(lvis_edition, coco_edition):
+    for edition in (lvis_edition, coco_edition):
+        dataset = load_dataset(edition)
+        assert dataset.declared == dataset.train.load()["categories"] and "image_count" in dataset.declared[0]
+
+
 def test_corpus_shows_all_categories_and_names_them():
     settings = FoundationTraining()
     seen = Counter()

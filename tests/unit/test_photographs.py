@@ -92,6 +92,7 @@ def test_as_coco_every_annotation_has_what_the_evaluation_reads(photographs, tmp
     dataset = load_dataset(tmp_path / "out" / "dataset.json")
     assert {(a["iscrowd"], a["area"]) for a in dataset.val.load()["annotations"]} == {(0, 50)}
     assert "frequency" not in dataset.val.load()["categories"][0]
+    assert dataset.declared == dataset.train.load()["categories"]
 
 
 def test_equal_input_gives_equal_bytes(photographs, tmp_path):

@@ -20,6 +20,7 @@ from gen4det.data.datasets import DatasetDescriptor, write_dataset
 from gen4det.data.images import ImageStore, ShardWriter, encode_image
 from gen4det.engines.base import Generated, Instance, Labels
 from gen4det.engines.shard_writer import IMAGE_DROPPED, ShardInProgress, label_records
+from patience import patience
 
 SETTINGS = {"engine": {"method": "stripes"}, "foundation": {}, "run_seed": 3}
 NAMES = ("cup", "fish", "key", "mushroom", "boat")
@@ -74,7 +75,7 @@ def stage(name: str, *arguments, settings: dict | None = None, status: int = 0, 
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=patience(600),
     )
     assert done.returncode == status, done.stderr
     return done.stderr
@@ -180,7 +181,7 @@ def test_sigterm_saves_the_batch_in_hand_and_exits_143(dataset, manifest, whole,
     )
     wait_for(folder / "00000.work" / "00000000.zip")
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=patience(300))
     assert process.returncode == 143
     saved = sorted((folder / "00000.work").glob("*.zip"))
     assert 1 <= len(saved) < 7
@@ -190,7 +191,7 @@ def test_sigterm_saves_the_batch_in_hand_and_exits_143(dataset, manifest, whole,
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + patience(300)
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} did not appear"
         time.sleep(0.02)
@@ -377,6 +378,21 @@ def test_zip_holds_all_images_and_labels_say_which_are_dropped(tmp_path):
     ]
     with zipfile.ZipFile(tmp_path / "00000.zip") as archive:
         assert all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
+
+
+def test_a_shard_has_the_categories_of_the_descriptor_without_reading_the_annotations(
+    dataset, manifest, whole, tmp_path
+):
+    for name in ("train.json", "train.zip"):
+        (tmp_path / name).write_bytes((dataset.parent / name).read_bytes())
+    values = json.loads(dataset.read_text())
+    categories = json.loads((tmp_path / "train.json").read_text())["categories"]
+    write_json(tmp_path / "dataset.json", values | {"categories": categories})
+    generate(tmp_path / "dataset.json", manifest, tmp_path / "same")
+    assert (tmp_path / "same/00000.json").read_bytes() == (whole / "00000.json").read_bytes()
+    (tmp_path / "train.json").write_text("gigabytes that nobody parses")
+    generate(tmp_path / "dataset.json", manifest, tmp_path / "unread")
+    assert shards.load_shard(tmp_path / "unread/00000.json")["categories"] == categories
 
 
 def test_record_tells_counts_reasons_and_calls(dataset, manifest, whole):

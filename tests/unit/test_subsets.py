@@ -82,6 +82,7 @@ def test_a_subset_is_a_data_set_over_the_same_files(subset):
     assert (part.name, part.format) == ("part", whole.format)
     assert len(part.train.load()["images"]) == 6 and part.train.hash != whole.train.hash
     assert part.val.hash == whole.val.hash
+    assert part.declared == part.train.load()["categories"]
     name = part.train.load()["images"][0]["file_name"]
     assert (part.train.images.image(name) == whole.train.images.image(name)).all()
     record = json.loads((subset.parent / "dataset.json.record.json").read_text())

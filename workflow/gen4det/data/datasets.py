@@ -33,8 +33,8 @@ class DatasetDescriptor(Settings):
     train: SplitDescriptor
     val: SplitDescriptor
     categories: list[dict] | None = None
-    """What the training split holds of each category ("id", "name", "image_count", "instance_count", of LVIS
-    "frequency"), where the validation file tells of another training split."""
+    """Those of the training split as its annotations have them, for whoever reads nothing else of a file of
+    gigabytes. Every stage that makes a data set writes them; a descriptor of the user's own may lack them."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,17 @@ class Dataset:
     val: Split
     path: Path
     """The descriptor."""
-    categories: list[dict] | None = None
-    """See `DatasetDescriptor`."""
+    declared: list[dict] | None = None
+    """Categories in the descriptor, if it has them."""
+
+    @cached_property
+    def categories(self) -> list[dict]:
+        """Categories of the training split, from the descriptor where it has them, else from the annotations.
+
+        Raises:
+            InputError: unreadable annotations.
+        """
+        return self.train.load()["categories"] if self.declared is None else self.declared
 
 
 def load_dataset(path: str | Path) -> Dataset:
@@ -97,7 +106,7 @@ def load_dataset(path: str | Path) -> Dataset:
             if not file.exists():
                 raise InputError(f"{path}: {name}: no such file or folder: {file}")
         splits[name] = Split(annotations, images, split.images_sha256)
-    return Dataset(descriptor.name, descriptor.format, path=path, categories=descriptor.categories, **splits)
+    return Dataset(descriptor.name, descriptor.format, path=path, declared=descriptor.categories, **splits)
 
 
 def write_dataset(path: str | Path, descriptor: DatasetDescriptor) -> None:

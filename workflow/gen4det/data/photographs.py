@@ -94,7 +94,10 @@ def register_photographs(
         )
         for split, source in sources.items()
     }
-    write_dataset(output, DatasetDescriptor(name=name, format=settings.format, **splits))
+    categories = completed[0]["categories"]
+    write_dataset(
+        output, DatasetDescriptor(name=name, format=settings.format, categories=categories, **splits)
+    )
     log.info("%s: %s", output, summary(*completed))
 
 

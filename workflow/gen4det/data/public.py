@@ -103,7 +103,10 @@ def prepare_public(name: str, settings: DownloadDataset, output: str | Path, *, 
         # Results may be moved together with their downloads; a mirror stays where it is.
         images = place.images.resolve() if place.mirrored else os.path.relpath(place.images, output.parent)
         splits[split] = SplitDescriptor(annotations=f"{split}.json", images=str(images))
-    write_dataset(output, DatasetDescriptor(name=name, format=dataset.format, **splits))
+    categories = completed[0]["categories"]
+    write_dataset(
+        output, DatasetDescriptor(name=name, format=dataset.format, categories=categories, **splits)
+    )
     log.info("%s: %s", output, summary(*completed))
 
 

@@ -37,8 +37,7 @@ def write_subset(
     train = _descriptor(dataset.train, output.parent) | {"annotations": "train.json"}
     val = _descriptor(dataset.val, output.parent)
     splits = {"train": SplitDescriptor(**train), "val": SplitDescriptor(**val)}
-    known = ("id", "name", "image_count", "instance_count", "frequency")
-    categories = [{key: it[key] for key in known if key in it} for it in training["categories"]]
+    categories = training["categories"]
     write_dataset(
         output, DatasetDescriptor(name=name, format=dataset.format, categories=categories, **splits)
     )

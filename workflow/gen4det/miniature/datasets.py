@@ -45,7 +45,7 @@ def render_dataset(settings: MiniatureDataset, name: str, output: Path) -> None:
     for split, layout in layouts.items():
         annotations, captions = _render_split(settings, split, layout, folder / f"{split}.zip")
         if split == "train":
-            counts = category_counts(annotations)
+            counts, categories = category_counts(annotations), annotations["categories"]
         for category in annotations["categories"]:
             category["image_count"], category["instance_count"] = counts[category["id"]]
         validate_annotations(
@@ -56,7 +56,9 @@ def render_dataset(settings: MiniatureDataset, name: str, output: Path) -> None:
         if settings.edition == "coco":
             write_annotations(folder / f"captions_{split}.json", captions)
     splits = {s: SplitDescriptor(annotations=f"{s}.json", images=f"{s}.zip") for s in layouts}
-    write_dataset(output, DatasetDescriptor(name=name, format=settings.edition, **splits))
+    write_dataset(
+        output, DatasetDescriptor(name=name, format=settings.edition, categories=categories, **splits)
+    )
 
 
 # --- which objects stand in which image ---------------------------------------------------------

@@ -27,6 +27,7 @@ SINGLE_SIZE = (
     0.88,
 )  # extent of the object of a picture of one, as a share of its side, as in the corpus
 VAL_SHARE = 0.1
+CALLED = [{"id": category.id, "name": category.name} for category in CATEGORIES]
 
 
 def render_for_judge(settings: CanvasJudge, output: Path) -> None:
@@ -42,7 +43,7 @@ def render_for_judge(settings: CanvasJudge, output: Path) -> None:
         split: SplitDescriptor(annotations=f"{split}.json", images=f"{split}.zip")
         for split in ("train", "val")
     }
-    write_dataset(output, DatasetDescriptor(name="judge", format="coco", **splits))
+    write_dataset(output, DatasetDescriptor(name="judge", format="coco", categories=CALLED, **splits))
 
 
 def _renderings(settings: CanvasJudge, split: str, share: float) -> Iterator[Scene]:
@@ -81,8 +82,7 @@ def write_scenes(scenes: Iterator[Scene], archive: Path, annotations: Path) -> N
                 label_of(placed) | {"id": len(labels) + number, "image_id": index + 1}
                 for number, placed in enumerate(scene.objects, start=1)
             ]
-    categories = [{"id": category.id, "name": category.name} for category in CATEGORIES]
-    write_annotations(annotations, {"images": images, "annotations": labels, "categories": categories})
+    write_annotations(annotations, {"images": images, "annotations": labels, "categories": CALLED})
 
 
 def label_of(placed: Placed) -> dict:

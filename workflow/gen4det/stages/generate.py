@@ -45,7 +45,6 @@ def main() -> None:
     job = step_job(args, "draw")
     dataset = load_dataset(args.dataset)
     inputs = step_inputs(args, job, dataset)
-    categories = dataset.train.load()["categories"]
     batches = dict(batches_of_shard(stream_manifest(args.manifest), args.shard, args.shards))
     device = torch_device(args.device)
     code = ("gen4det.stages.generate", job.module)
@@ -77,7 +76,7 @@ def main() -> None:
                     log.warning("%d of %d batches to go; run the same command again", left, len(batches))
                     sys.exit(deadline.exit_status)
             record.add(shard=args.shard, shards=args.shards, device=device, **counts(work, list(batches)))
-            work.assemble(list(batches), categories)
+            work.assemble(list(batches), dataset.categories)
         if not args.keep_batches:
             work.discard()  # last: until the record is written, an interruption costs nothing
 

@@ -18,6 +18,9 @@ from gen4det.evaluation.predictions import Predictions, images_identity, read_pr
 from gen4det.evaluation.settings import MeasureSettings
 from gen4det.stages._cli import run, stage_parser, stage_settings
 
+COUNTED = ("image_count", "instance_count", "frequency")
+"""What a category says of the training images."""
+
 log = logging.getLogger("gen4det.measure")
 
 
@@ -100,12 +103,14 @@ def _what_was_predicted(
 def _with_training_counts(categories: list[dict], dataset: Dataset) -> list[dict]:
     """Categories with "image_count" and, for LVIS, "frequency", which describe the training split.
 
-    LVIS's validation file says both; reading its training file, some gigabytes in memory, is then spared. A
-    subset has the validation file of the whole, and says in its descriptor what its own training images hold.
+    A subset has the validation file of the whole: what the descriptor says of the training images goes before
+    it. LVIS's validation file says both; reading the training file, some gigabytes in memory, is then spared.
     """
-    if dataset.categories is not None:
-        own = {category["id"]: category for category in dataset.categories}
-        return [category | own[category["id"]] for category in categories]
+    declared = {
+        category["id"]: {key: category[key] for key in COUNTED if key in category}
+        for category in dataset.declared or ()
+    }
+    categories = [category | declared.get(category["id"], {}) for category in categories]
     needed = {"image_count", "frequency"} if dataset.format == "lvis" else {"image_count"}
     if all(needed <= category.keys() for category in categories):
         return categories
