@@ -13,6 +13,7 @@ import pytest
 from gen4det.core.errors import InputError
 from gen4det.core.settings import Settings
 from gen4det.stages._cli import stage_parser, stage_settings
+from patience import patience
 
 
 class Colours(Settings):
@@ -73,7 +74,7 @@ def stage(body: str, *, signal: int | None = None) -> subprocess.CompletedProces
         if signal is not None:
             assert process.stdout.readline() == "ready\n"
             process.send_signal(signal)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=patience(300))
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 

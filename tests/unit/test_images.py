@@ -12,6 +12,7 @@ from PIL import Image
 
 from gen4det.core.errors import InputError
 from gen4det.data.images import OPEN_ARCHIVES, ImageStore, ShardWriter, encode_image, image_name
+from patience import patience
 
 
 def picture(seed: int, height: int = 24, width: int = 32) -> np.ndarray:
@@ -189,7 +190,7 @@ def test_workers_read_the_same_pixels_at_the_same_time(tmp_path, method):
     with multiprocessing.get_context(method).Pool(2) as pool:
         results = [pool.apply_async(_sums, (store, names, 5)) for _ in range(4)]
         assert _sums(store, names, 5) == expected
-        assert all(result.get(timeout=60) == expected for result in results)
+        assert all(result.get(timeout=patience(300)) == expected for result in results)
 
 
 def test_forked_worker_that_inherits_an_open_archive_reads_its_own(tmp_path):
@@ -206,7 +207,7 @@ def test_forked_worker_that_inherits_an_open_archive_reads_its_own(tmp_path):
     for worker in workers:
         worker.start()
     assert _sums(store, names, 5) == expected
-    assert all(queue.get(timeout=60) == expected for _ in workers)
+    assert all(queue.get(timeout=patience(300)) == expected for _ in workers)
     for worker in workers:
         worker.join()
 

@@ -20,6 +20,7 @@ from gen4det.data.masks import area_of_rle, box_of_rle
 from gen4det.data.shards import load_synthetic
 from gen4det.stages import filter as filter_stage
 from gen4det.stages import generate, plan
+from patience import patience
 
 pytestmark = pytest.mark.slow
 
@@ -144,7 +145,7 @@ def test_killed_and_resumed_with_other_workers_gives_the_same_files(
     command = arguments(settings, dataset, manifest, tmp_path)
     process = subprocess.Popen([sys.executable, "-m", "gen4det.stages.generate", *command])
     saved = tmp_path / "00000.work"
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + patience(600)
     while not list(saved.glob("*.zip")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)

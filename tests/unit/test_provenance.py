@@ -25,6 +25,7 @@ from gen4det.core.provenance import (
     seed_for,
     write_json,
 )
+from patience import patience
 
 # --- seeds ----------------------------------------------------------------------------------------
 
@@ -251,7 +252,7 @@ def test_killed_writer_leaves_the_earlier_file(tmp_path):
     started = multiprocessing.Event()
     writer = multiprocessing.Process(target=_write_slowly, args=(target, started))
     writer.start()
-    assert started.wait(30)
+    assert started.wait(patience(300))
     os.kill(writer.pid, signal.SIGKILL)
     writer.join()
     assert target.read_text() == "before"

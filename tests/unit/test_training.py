@@ -21,6 +21,7 @@ from gen4det.detection import loop
 from gen4det.detection.datasets import DetectionDataset
 from gen4det.detection.settings import DetectorSettings, TrainSettings
 from gen4det.detection.training import batch_sampler, load_sources, train
+from patience import patience
 
 
 class StopAfter:
@@ -519,4 +520,6 @@ def torchrun(arguments: list[str], before: str = "") -> subprocess.CompletedProc
         script.flush()
         command = [sys.executable, "-W", "ignore", *launcher, script.name, *arguments]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
+        return subprocess.run(
+            command, capture_output=True, text=True, env=environment, timeout=patience(1800)
+        )

@@ -15,6 +15,7 @@ from gen4det.core.errors import InputError
 from gen4det.core.provenance import seed_for
 from gen4det.training.loop import rate_at, train
 from gen4det.training.stop import Deadline, Stopped
+from patience import patience
 
 STEPS, RATE = 12, 0.05
 
@@ -146,7 +147,7 @@ assert set(seen) == {{torch.bfloat16}} and layer.weight.dtype == torch.float32
 # --- in processes of their own --------------------------------------------------------------------
 
 SCRIPT = f"""
-import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+import sys; sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]!r}
 import ast, torch
 from pathlib import Path
 from test_training_loop import fit
@@ -167,7 +168,7 @@ def run(folder: Path, signals: tuple[int, str] | None = None, processes: int = 1
     command = [sys.executable, "-W", "ignore", *(launcher if processes > 1 else [])]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     arguments = [str(folder / "script.py"), str(folder), repr(signals)]
-    return subprocess.run([*command, *arguments], env=environment, timeout=900).returncode
+    return subprocess.run([*command, *arguments], env=environment, timeout=patience(1800)).returncode
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
