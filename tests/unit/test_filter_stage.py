@@ -2,13 +2,14 @@
 
 import csv
 import json
+import re
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gen4det.core.errors import InputError
+from gen4det.core.errors import InputError, RefusedInput
 from gen4det.core.provenance import write_json
 from gen4det.data.annotations import category_counts, load_annotations
 from gen4det.data.datasets import DatasetDescriptor, load_dataset, write_dataset
@@ -17,6 +18,10 @@ from gen4det.data.masks import area_of_rle, box_of_rle, mask_to_rle, polygons_to
 from gen4det.data.shards import load_synthetic
 from gen4det.engines.base import Generated, Instance
 from gen4det.engines.shard_writer import IMAGE_DROPPED, ShardInProgress
+from gen4det.evaluation.filter_page import filter_page, read_fractions
+from gen4det.evaluation.gallery import gallery_page, read_synthetic
+from gen4det.evaluation.measures.synthetic_set import synthetic_set_measures
+from gen4det.evaluation.study_settings import GallerySettings
 from gen4det.filters.geometry import failed_filter
 from gen4det.filters.selection import Selection, kept_fractions, synthetic_set
 from gen4det.filters.settings import FilterSettings
@@ -176,9 +181,24 @@ def test_rejected_labels_can_be_found_in_their_images(run, tmp_path):
     assert rejected["info"]["images"] == "shards"
 
 
-def test_nothing_kept_is_an_error_that_says_why(run):
-    with pytest.raises(InputError, match=r"all 10 labels were rejected: .*6 x min_box_side"):
-        run(min_box_side=60)
+def test_nothing_kept_is_an_empty_set_that_says_why(run, tmp_path):
+    data, rejected, _ = run(min_box_side=60)
+    assert data["images"] == data["annotations"] == []
+    assert re.fullmatch(r"all 10 labels of set were rejected: .*6 x min_box_side.*", data["info"]["refused"])
+    assert len(rejected["rejected"]) == 10
+    with pytest.raises(RefusedInput, match=r"set/annotations\.json: there is none: all 10 labels of set"):
+        load_synthetic(tmp_path / "set" / "annotations.json")
+
+
+def test_pages_and_measures_are_made_of_an_empty_set(run, tmp_path):
+    run(min_box_side=60)
+    generated = read_synthetic(tmp_path / "set" / "annotations.json")
+    gallery_page(GallerySettings(title="A", scale="test"), [generated]).canvas.draw()
+    filter_page(generated, read_fractions(tmp_path / "set" / "filter.csv")).canvas.draw()
+    files = [tmp_path / "set" / name for name in ("annotations.json", "rejected.json")]
+    record = json.loads((tmp_path / "set" / "annotations.json.record.json").read_text())
+    measured = synthetic_set_measures(*(json.loads(file.read_text()) for file in files), record, [])
+    assert (measured["images"], measured["labels"], measured["rejected"]) == (0, 0, 100)
 
 
 def test_unknown_filter_is_refused(run):

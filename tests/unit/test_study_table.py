@@ -19,7 +19,7 @@ from gen4det.evaluation.study_table import (
     study_rows,
     to_csv,
 )
-from gen4det.evaluation.table_text import to_latex, to_markdown
+from gen4det.evaluation.table_text import to_html, to_latex, to_markdown
 from gen4det.stages import plot
 
 SETTINGS = {
@@ -191,6 +191,28 @@ def write_metrics(folder, metrics):
             path.write_text(json.dumps(values))
             paths.append(str(path))
     return paths
+
+
+def test_an_arm_that_was_refused_is_shown_missing_with_its_reason(tmp_path):
+    reason = "all 12 labels of drawn were rejected: 12 x min_box_side"
+    metrics = some_metrics() | {"drawn": dict.fromkeys(range(3), {"refused": reason})}
+    read, files = read_metrics(write_metrics(tmp_path, metrics), study())
+    assert read == metrics and len(files) == 6
+    plain, rows = study_rows(study(), some_metrics() | {"drawn": {}}), study_rows(study(), read)
+    assert rows[1].cells == plain[1].cells and rows[1].seeds == "0/3 (missing: 0, 1, 2)"
+    line = parsed(to_csv(study(), rows))[1]
+    assert line["seeds"] == f"0/3 (missing: 0, 1, 2): {reason}" and line["mask_AP_mean"] == ""
+    assert line["seeds_present"] == "0"
+
+    said = f"+ Drawn_50%: not trained: {reason}"
+    without, text = to_markdown(study(), plain), to_markdown(study(), rows)
+    assert text.replace(f"- {said}\n\n", "") == without
+    assert to_html(study(), rows) == to_html(study(), plain) + f'<p class="study">{said}</p>\n'
+    note = (
+        "  \\par + Drawn\\_50\\%: not trained: all 12 labels of drawn were rejected: 12 x min\\_box\\_side\n"
+    )
+    assert to_latex(study(), rows).replace(note, "") == to_latex(study(), plain)
+    assert note in to_latex(study(), rows)
 
 
 def test_metrics_are_found_by_name_or_by_path(tmp_path):

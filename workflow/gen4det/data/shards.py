@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gen4det.core.errors import InputError
+from gen4det.core.errors import InputError, RefusedInput
 from gen4det.core.provenance import content_hash
 from gen4det.data.annotations import load_annotations
 from gen4det.data.images import ImageStore, image_name
@@ -141,11 +141,15 @@ def load_synthetic(path: str | Path) -> tuple[dict, ImageStore]:
     """Annotations and images of a synthetic set, after a check that the shards hold the images.
 
     Raises:
+        RefusedInput: nothing was kept of what was drawn.
         InputError: not a synthetic set, or a shard or an image of it is gone or cut short.
     """
     path = Path(path)
     data = load_annotations(path)
-    folder = (data.get("info") or {}).get("images")
+    info = data.get("info") or {}
+    if "refused" in info:
+        raise RefusedInput(path, info["refused"])
+    folder = info.get("images")
     if not isinstance(folder, str):
         raise InputError(f"{path}: not a synthetic set: info does not say where its images lie")
     images = ImageStore(path.parent / folder)

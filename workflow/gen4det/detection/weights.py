@@ -11,11 +11,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from gen4det.core.errors import InputError
+from gen4det.core.errors import InputError, RefusedInput
 from gen4det.core.provenance import atomic_write
 from gen4det.detection.detectors import build_model, from_json, limit_detections, to_json
 
 _KEY = "gen4det.detector"
+_REFUSED = "gen4det.refused"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,13 @@ def save_weights(
         temporary.chmod(0o644)  # safetensors lets nobody else read
 
 
+def save_refusal(path: str | Path, reason: str) -> None:
+    """Write, in place of a detector, that there is none and why: a file without tensors."""
+    with atomic_write(path) as temporary:
+        save_file({}, temporary, metadata={_REFUSED: reason})
+        temporary.chmod(0o644)
+
+
 def _without_initialisation(value):
     """The config without `init_cfg`: a trained model has no use for other people's files."""
     if isinstance(value, dict):
@@ -66,6 +74,7 @@ def detector_categories(path: str | Path) -> list[dict]:
     """Categories that a detector knows, [{"id", "name"}, ...]; its tensors are not read.
 
     Raises:
+        RefusedInput: the detector could not be trained.
         InputError: missing, damaged, or not written by `save_weights`.
     """
     with _opened(path) as (description, _):
@@ -96,6 +105,8 @@ def _opened(path: str | Path) -> Iterator[tuple[dict, safe_open]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
+            if _REFUSED in metadata:
+                raise RefusedInput(path, metadata[_REFUSED])
             if _KEY not in metadata:
                 raise InputError(f"{path}: weights of something else; expected those of a trained detector")
             yield json.loads(metadata[_KEY]), file

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gen4det.evaluation.plotting import COLUMN_WIDTH, GREY, MARKERS, PAGE_WIDTH, PALETTE, heading, style
 from gen4det.evaluation.study_settings import LinePanel, StudySettings
-from gen4det.evaluation.study_table import Metrics, values_by_arm
+from gen4det.evaluation.study_table import Metrics, present_seeds, values_by_arm
 from gen4det.evaluation.table_text import metric_name, scale_note
 
 VALUES_PER_COLUMN = 12
@@ -113,7 +113,8 @@ def _missing(settings: StudySettings, metrics: Metrics) -> str:
     drawn = dict.fromkeys(
         arm for panel in settings.lines for points in panel.lines.values() for _, arm in sorted(points)
     )
-    lacking = {arm: [str(seed) for seed in settings.seeds if seed not in metrics[arm]] for arm in drawn}
+    there = {arm: present_seeds(settings, metrics[arm]) for arm in drawn}
+    lacking = {arm: [str(seed) for seed in settings.seeds if seed not in there[arm]] for arm in drawn}
     texts = [f"{settings.label(arm)} (seed {', '.join(seeds)})" for arm, seeds in lacking.items() if seeds]
     return f"missing: {'; '.join(texts)}" if texts else ""
 

@@ -19,20 +19,22 @@ def loss_curve(table: str | Path) -> Figure:
     """Losses against iterations on a logarithmic axis: their sum bold, and its parts, where it has any.
 
     Args:
-        table: CSV with the columns "iteration", "loss" and any others; empty cells are gaps.
+        table: CSV with the columns "iteration", "loss" and any others; empty cells are gaps. One
+            without rows, of a training that was refused, gives axes that say so.
 
     Raises:
-        InputError: not such a table, or one without rows.
+        InputError: not such a table.
     """
     try:
         with open(table, newline="") as stream:
-            rows = list(csv.DictReader(stream))
+            reader = csv.DictReader(stream)
+            rows, names = list(reader), reader.fieldnames or []
     except OSError as error:
         raise InputError(f"{table}: {error.strerror}; expected the losses of a training") from error
-    if not rows or not {"iteration", "loss"} <= rows[0].keys():
+    if not {"iteration", "loss"} <= set(names):
         raise InputError(f"{table}: expected a table of losses with the columns iteration and loss")
     try:
-        columns = {name: [float(row[name] or math.nan) for row in rows] for name in rows[0]}
+        columns = {name: [float(row[name] or math.nan) for row in rows] for name in names}
     except (TypeError, ValueError) as error:
         raise InputError(f"{table}: not a table of numbers: {error}") from error
     steps = columns.pop("iteration")
@@ -40,6 +42,9 @@ def loss_curve(table: str | Path) -> Figure:
     with style():
         figure = Figure(figsize=(5, 3), layout="constrained")
         axes = figure.add_subplot(xlabel="iteration", ylabel="loss", yscale="log")
+        if not rows:
+            axes.text(0.5, 0.5, "not trained", transform=axes.transAxes, ha="center", va="center")
+            return figure
         for name, colour in zip(list(columns)[1:], PALETTE[1:] * len(columns), strict=False):
             axes.plot(steps, columns[name], label=name, color=colour, linewidth=0.8)
         whole = columns["loss"]

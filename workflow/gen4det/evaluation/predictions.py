@@ -26,7 +26,7 @@ class Predictions:
     """COCO results, in the order of the images, best first within an image; "category_id" of the data set."""
     about: dict
     """"images" (see `images_identity`), "max_per_image", "detector" (hash of the weights) and "categories"
-    (ids of the data set's categories that the detector knows)."""
+    (ids of the data set's categories that the detector knows); or "refused", why there is no detector."""
 
 
 def images_identity(records: list[dict]) -> str:

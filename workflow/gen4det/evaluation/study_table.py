@@ -51,6 +51,8 @@ class Row:
     """Seeds that the baseline arm has, too."""
     cells: dict[str, Cell]
     """By metric."""
+    refused: tuple[str, ...]
+    """Why missing seeds are missing, each reason once; empty if nobody knows."""
     source: str
     """Where the published numbers are printed; empty if there are none."""
 
@@ -59,6 +61,11 @@ class Row:
         """E.g. "3/3" or "2/3 (missing: 1)"."""
         text = f"{len(self.present)}/{len(self.present) + len(self.missing)}"
         return f"{text} (missing: {', '.join(map(str, self.missing))})" if self.missing else text
+
+    @property
+    def refusal(self) -> str:
+        """Reasons of missing seeds in one line; empty if there are none."""
+        return "; ".join(self.refused)
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -90,6 +97,10 @@ def read_metrics(arguments: list[str], settings: StudySettings) -> tuple[Metrics
         if seed in metrics[arm]:
             raise InputError(f"--metrics {argument}: seed {seed} of {arm!r} is given twice")
         values = read_json(path, "a metrics.json")
+        if "refused" in values:
+            metrics[arm][seed] = values
+            paths.append(path)
+            continue
         if not {"box", "mask"} <= values.keys():
             raise InputError(f"{path}: not a metrics.json: no values for box and mask")
         validation = values.get("validation") or {}
@@ -151,19 +162,28 @@ def values_by_arm(settings: StudySettings, metrics: Metrics) -> dict[str, pd.Dat
     names = list(dict.fromkeys(settings.metrics))
     tables = {}
     for arm, found in metrics.items():
-        seeds = [seed for seed in settings.seeds if seed in found]
+        seeds = present_seeds(settings, found)
         rows = [[value_of(found[seed], name) for name in names] for seed in seeds]
         tables[arm] = pd.DataFrame(rows, index=seeds, columns=names, dtype=float)
     return tables
 
 
+def present_seeds(settings: StudySettings, found: dict[int, dict]) -> list[int]:
+    """Seeds of an arm that were measured; one whose training was refused is missing."""
+    return [seed for seed in settings.seeds if seed in found and "refused" not in found[seed]]
+
+
 def study_rows(settings: StudySettings, metrics: Metrics) -> list[Row]:
     """The rows of a table, arms in the order of the settings."""
     values = values_by_arm(settings, metrics)
-    return [_row(arm, settings, values) for arm in settings.arms]
+    return [_row(arm, settings, values, _reasons(metrics[arm])) for arm in settings.arms]
 
 
-def _row(arm: str, settings: StudySettings, values: dict[str, pd.DataFrame]) -> Row:
+def _reasons(found: dict[int, dict]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(found[seed]["refused"] for seed in sorted(found) if "refused" in found[seed]))
+
+
+def _row(arm: str, settings: StudySettings, values: dict[str, pd.DataFrame], refused: tuple[str, ...]) -> Row:
     own, baseline = values[arm], settings.baseline_of(arm)
     nothing = own.iloc[:0]
     other = nothing if arm == baseline else values.get(baseline, nothing)
@@ -180,7 +200,7 @@ def _row(arm: str, settings: StudySettings, values: dict[str, pd.DataFrame]) -> 
     }
     missing = tuple(seed for seed in settings.seeds if seed not in own.index)
     source = settings.published_source(arm)
-    return Row(arm, settings.label(arm), tuple(own.index), missing, len(common), cells, source)
+    return Row(arm, settings.label(arm), tuple(own.index), missing, len(common), cells, refused, source)
 
 
 def spread(values: pd.Series) -> Spread:
@@ -214,11 +234,12 @@ def csv_columns(settings: StudySettings) -> list[str]:
 
 
 def to_csv(settings: StudySettings, rows: list[Row]) -> str:
-    """One line per arm, numbers with four decimals, undefined and missing ones empty."""
+    """One line per arm, numbers with four decimals, undefined and missing ones empty; why in `seeds`."""
     lines = []
     for row in rows:
         line = [settings.title, settings.scale, settings.dataset, settings.detector, row.arm, row.label]
-        line += [len(row.present), len(row.present) + len(row.missing), row.seeds]
+        seeds = f"{row.seeds}: {row.refusal}" if row.refused else row.seeds
+        line += [len(row.present), len(row.present) + len(row.missing), seeds]
         for metric in settings.metrics:
             cell = row.cells[metric]
             line += [_exact(cell.value.mean), _exact(cell.value.deviation)]

@@ -25,6 +25,7 @@ def to_markdown(settings: StudySettings, rows: list[Row]) -> str:
     ]
     header, lines = ["arm", "seeds", *names], [[row.label, row.seeds, *_values(row)] for row in rows]
     parts.append(_table(header, lines, names=2))
+    parts += ["\n".join(f"- {note}" for note in _refusals(rows))] if _refusals(rows) else []
     others = [row for row in rows if settings.baseline_of(row.arm) != row.arm]
     if others and all(settings.baseline_of(row.arm) in settings.arms for row in others):
         lines = [[row.label, f"{row.paired}/{len(settings.seeds)}", *_deltas(row)] for row in others]
@@ -51,6 +52,11 @@ def metric_name(metric: str) -> str:
 def _about(settings: StudySettings) -> str:
     facts = {"Scale": scale_note(settings), "Data": settings.dataset, "Detector": settings.detector}
     return "\n".join(f"- {name}: {text}" for name, text in facts.items() if text)
+
+
+def _refusals(rows: list[Row]) -> list[str]:
+    """Why seeds are missing, an arm a line."""
+    return [f"{row.label}: not trained: {row.refusal}" for row in rows if row.refused]
 
 
 def _baseline(settings: StudySettings) -> str:
@@ -123,7 +129,8 @@ def to_html(settings: StudySettings, rows: list[Row]) -> str:
         ]
         texts = [row.label, row.seeds, *map("".join, zip(_values(row), changes, strict=True))]
         lines.append(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in texts)}</tr>")
-    return "\n".join([*lines, "</table>"]) + "\n"
+    notes = [f'<p class="study">{escape(note)}</p>' for note in _refusals(rows)]
+    return "\n".join([*lines, "</table>", *notes]) + "\n"
 
 
 # --- LaTeX ------------------------------------------------------------------------------------------
@@ -156,7 +163,9 @@ def to_latex(settings: StudySettings, rows: list[Row]) -> str:
                 if row.source == source:
                     cells = [_latex_published(cell) for cell in row.cells.values()]
                     lines.append(f"    {_escape(row.label)} & & {' & '.join(cells)} \\\\")
-    lines += ["    \\bottomrule", "  \\end{tabular}", "\\end{table}"]
+    lines += ["    \\bottomrule", "  \\end{tabular}"]
+    lines += [f"  \\par {_escape(note)}" for note in _refusals(rows)]
+    lines += ["\\end{table}"]
     return "\n".join(lines) + "\n"
 
 

@@ -74,7 +74,9 @@ def choose(args: argparse.Namespace, settings: FilterSettings) -> dict:
         Figures for the run record.
 
     Raises:
-        InputError: unusable shards, or nothing was kept.
+        InputError: unusable shards.
+
+    Where nothing was kept, the set is empty and says why (see `load_synthetic`).
     """
     dataset = load_dataset(args.dataset)
     training = dataset.train.load()
@@ -92,8 +94,6 @@ def choose(args: argparse.Namespace, settings: FilterSettings) -> dict:
     write_annotations(args.rejected, rejected)
 
     reasons = ", ".join(f"{count} x {reason}" for reason, count in sorted(rejected["reasons"].items()))
-    if not selection.kept:
-        raise InputError(f"{args.output}: all {len(selection.rejected)} labels were rejected: {reasons}")
     data = synthetic_set(
         selection,
         training,
@@ -102,7 +102,14 @@ def choose(args: argparse.Namespace, settings: FilterSettings) -> dict:
         relative_images(args.output, shard_folder),
     )
     data["info"]["split"] = shards[0]["info"].get("split")
-    validate_annotations(data, source=args.output, allow_empty_categories=True)
+    if selection.kept:
+        validate_annotations(data, source=args.output, allow_empty_categories=True)
+    else:
+        name = Path(args.output).resolve().parent.name
+        lost = len(selection.rejected)
+        why = f"all {lost} labels of {name} were rejected: {reasons}" if lost else f"{name} labelled nothing"
+        data["info"]["refused"] = why
+        log.warning("%s: %s", args.output, data["info"]["refused"])
     write_annotations(args.output, data)
 
     if measured.threshold is not None:

@@ -60,6 +60,10 @@ def measure(args: argparse.Namespace, dataset: Dataset, settings: MeasureSetting
     """
     truth = dataset.val.load()
     predictions = read_predictions(args.predictions)
+    if reason := predictions.about.get("refused"):
+        log.warning("nothing to measure: %s", reason)
+        write_json(args.output, {"refused": reason})
+        return {"refused": reason}
     truth["categories"] = _with_training_counts(truth["categories"], dataset)
     if split := settings.splits.get(dataset.name):
         truth["categories"] = with_splits(truth["categories"], split)

@@ -8,6 +8,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from gen4det.core.errors import RefusedInput
 from gen4det.core.provenance import RunRecord, file_hash
 from gen4det.data.datasets import load_dataset
 from gen4det.evaluation.categories import match_categories
@@ -42,7 +43,12 @@ def main() -> None:
         code=("gen4det.stages.predict",),
         inputs=(args.dataset, args.weights),
     ) as record:
-        record.add(**predict(args, settings))
+        try:
+            record.add(**predict(args, settings))
+        except RefusedInput as refusal:  # passed on, for a table that shows the others
+            log.warning("nothing to predict with: %s", refusal.reason)
+            write_predictions(args.output, Predictions([], {"refused": refusal.reason}))
+            record.add(refused=refusal.reason)
 
 
 def predict(args: argparse.Namespace, settings: PredictStageSettings) -> dict:
@@ -52,6 +58,7 @@ def predict(args: argparse.Namespace, settings: PredictStageSettings) -> dict:
         Figures for the run record.
 
     Raises:
+        RefusedInput: there are no weights, and their file says why.
         InputError: unusable data or weights, or weights of a detector of other categories.
     """
     dataset = load_dataset(args.dataset)

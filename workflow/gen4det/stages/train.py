@@ -1,7 +1,8 @@
 """Train a detector on the real images and on synthetic sets.
 
 Writes <output> (safetensors with classes and config), <output>.record.json, losses.csv and train.log beside
-it. Progress is kept in the folder `work` beside the output: run the same command again after
+it. If nothing was kept of a synthetic set, <output> says so in place of weights, for the table to show.
+Progress is kept in the folder `work` beside the output: run the same command again after
 an interruption. Exit status 143 after SIGTERM and 75 when --max-seconds is used up; both save first.
 """
 
@@ -10,8 +11,8 @@ import logging
 import sys
 from pathlib import Path
 
-from gen4det.core.errors import InputError
-from gen4det.core.provenance import RunRecord, code_hash, file_hash
+from gen4det.core.errors import InputError, RefusedInput
+from gen4det.core.provenance import RunRecord, atomic_write, code_hash, file_hash
 from gen4det.data.datasets import load_dataset
 from gen4det.detection.config_files import config_files
 from gen4det.detection.settings import TrainSettings
@@ -75,16 +76,22 @@ def main() -> None:
     with Deadline(args.max_seconds) as deadline, record or contextlib.nullcontext():
         from gen4det.detection.training import train  # takes seconds, after all that can fail at once
 
-        trained = train(
-            settings,
-            dataset,
-            args.synthetic,
-            args.output,
-            fingerprint=fingerprint,
-            device=device,
-            workers=args.workers,
-            stop=deadline,
-        )
+        try:
+            trained = train(
+                settings,
+                dataset,
+                args.synthetic,
+                args.output,
+                fingerprint=fingerprint,
+                device=device,
+                workers=args.workers,
+                stop=deadline,
+            )
+        except RefusedInput as refusal:
+            if record is not None:
+                refuse(args.output, refusal.reason)
+                record.add(refused=refusal.reason)
+            return
         if not trained.finished:
             log.warning("stopped after iteration %d; run the same command again", trained.iteration)
             sys.exit(deadline.exit_status)
@@ -92,6 +99,16 @@ def main() -> None:
             learned = {"split": dataset.train.hash, "synthetic": fingerprint["synthetic sets"]}
             record.add(device=device, trained_on=learned, **trained.facts)
     log.info("wrote %s after %d iterations", args.output, trained.iteration)
+
+
+def refuse(output: Path, reason: str) -> None:
+    """Write that there is no detector, and why."""
+    from gen4det.detection.weights import save_refusal
+
+    log.warning("not trained: %s", reason)
+    with atomic_write(output.with_name("losses.csv")) as temporary:
+        temporary.write_text("iteration,loss\n")
+    save_refusal(output, reason)
 
 
 def _log_file(path: Path) -> logging.Handler:
