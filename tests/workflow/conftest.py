@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from checkouts import Checkout, copy_checkout, copy_repository
+from environments import write_guard
 
 SCALE = Path(__file__).with_name("config.yaml")
 
@@ -13,6 +14,7 @@ SCALE = Path(__file__).with_name("config.yaml")
 def finished(tmp_path_factory) -> Checkout:
     """A checkout in which everything is made. Not to be changed."""
     checkout = copy_repository(tmp_path_factory.mktemp("finished"), SCALE)
+    write_guard(checkout / "workflow")  # on PYTHONPATH of the jobs: each sees its environment's packages only
     (checkout / "run.log").write_text(checkout.make())
     return checkout
 
