@@ -8,9 +8,10 @@ from collections import Counter
 
 import pytest
 from cluster_runs import ANNOTATIONS, SHARDS, batches, jobs_of
-from local_cluster import call
+from local_cluster import call, wait_for
 
 from checkouts import CONFIG, copy_checkout, running
+from patience import patience
 
 pytestmark = [pytest.mark.workflow, pytest.mark.disturbance]
 FILES = (
@@ -97,14 +98,20 @@ def test_an_outage_of_the_controller_is_waited_for(cluster, checkout, drawn):
 
 
 def test_ctrl_c_ends_the_jobs_and_the_next_call_goes_on(checkout, drawn):
-    checkout.variables["SLOW_SECONDS"] = "4"
+    """The second batch is held until Slurm has ended the job: nothing but a cancellation ends it."""
+    gate = checkout / "gate"
+    checkout.variables["SLOW_GATE"] = str(gate)
     with running(checkout, ANNOTATIONS) as run:
-        run.wait_for(lambda: finished_batches(checkout) == 1)
+        run.wait_for(lambda: [batch.end is None for batch in batches(checkout)] == [False, True])
         (number,) = {batch.job for batch in batches(checkout)}
+        assert slurm_state(number) == "RUNNING"
         run.process.send_signal(signal.SIGINT)
         assert run.ends() != 0
-    assert slurm_state(number) in ("CANCELLED", "COMPLETING", "")
+        assert "Unable to cancel" not in run.text()  # the plugin gives scancel a minute
+    wait_for(lambda: slurm_state(number) not in ("RUNNING", "COMPLETING"), patience(240), "the cancelled job")
+    assert slurm_state(number) == "CANCELLED"
     assert not (checkout / f"{SHARDS}/00000.zip").exists()
+    gate.touch()
     checkout.make(ANNOTATIONS)
     assert_undisturbed(checkout, drawn)
 

@@ -2,7 +2,8 @@
 
 Variables of the environment tell it what to do on the way: SLOW_TRACE, a file that gets a line at the
 beginning and at the end of each batch; SLOW_SECONDS, time per batch; SLOW_HANG, a file whose existence says
-that a batch already hung once; SLOW_MEGABYTES, memory it takes.
+that a batch already hung once; SLOW_GATE, a file without which no batch but the first, number 0, goes on;
+SLOW_MEGABYTES, memory it takes.
 """
 
 import os
@@ -24,6 +25,7 @@ class Drawer(base.Drawer):
             hold = np.ones(int(os.environ.get("SLOW_MEGABYTES", "0")) * 2**17)
             time.sleep(float(os.environ.get("SLOW_SECONDS", "0")))
             hang_once()
+            wait_at_gate(rows[0]["batch"])
             del hold
             trace("end", rows[0]["batch"])
             yield [draw(row) for row in rows]
@@ -41,6 +43,12 @@ def hang_once():
         end = time.monotonic() + 600
         while time.monotonic() < end:  # a signal wakes a sleep; this one is deaf
             time.sleep(60)
+
+
+def wait_at_gate(batch):
+    path = os.environ.get("SLOW_GATE")
+    while batch and path and not Path(path).exists():  # deaf, too
+        time.sleep(0.1)
 
 
 def draw(row):
