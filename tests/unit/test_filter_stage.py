@@ -22,7 +22,7 @@ from gen4det.evaluation.filter_page import filter_page, read_fractions
 from gen4det.evaluation.gallery import gallery_page, read_synthetic
 from gen4det.evaluation.measures.synthetic_set import synthetic_set_measures
 from gen4det.evaluation.study_settings import GallerySettings
-from gen4det.filters.geometry import failed_filter
+from gen4det.filters.label_filters import failed_filter
 from gen4det.filters.selection import Selection, kept_fractions, synthetic_set
 from gen4det.filters.settings import FilterSettings
 from gen4det.filters.verdicts import split_labels

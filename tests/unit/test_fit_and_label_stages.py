@@ -13,7 +13,7 @@ from test_shards import dataset, generate, manifest, stage, step, whole  # noqa:
 from gen4det.core.errors import InputError
 from gen4det.data.images import ImageStore
 from gen4det.data.shards import image_folder, load_shard, read_array, shard_identity
-from gen4det.filters.geometry import failed_filter
+from gen4det.filters.label_filters import failed_filter
 from gen4det.filters.settings import FilterSettings
 
 

@@ -11,9 +11,9 @@ TESTS = Path(__file__).parents[1]
 PROMISES = {
     "Only what changed runs again": [
         "workflow/test_promise_only_what_changed_runs_again.py::test_editing_the_table_makes_the_table",
-        "workflow/test_promise_only_what_changed_runs_again.py::test_touching_all_sources_reruns_nothing",
+        "workflow/test_promise_only_what_changed_runs_again.py::test_touching_all_sources_and_results_reruns_nothing",
         "workflow/test_promise_only_what_changed_runs_again.py::test_editing_mosaicfusion_draws_mosaicfusion_again",
-        "workflow/test_promise_only_what_changed_runs_again.py::test_swapping_two_values_is_a_change",
+        "workflow/test_promise_only_what_changed_runs_again.py::test_a_change_and_what_runs_again",
         "workflow/test_make_why.py::test_each_change_is_named_where_it_strikes_and_what_follows_from_it",
         "workflow/test_workflow.py::test_a_second_run_finds_nothing_to_do",
     ],

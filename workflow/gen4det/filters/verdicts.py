@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 
-from gen4det.filters.geometry import failed_filter
+from gen4det.filters.label_filters import failed_filter
 from gen4det.filters.measurements import Measurements
 from gen4det.filters.settings import FilterSettings
 
