@@ -1,7 +1,7 @@
 """How good one detector is on a data set, its own or another one (`on`), in two steps.
 
 `predict` looks at the validation images, on a GPU; `measure` compares what was found with the annotations, without
-one. Another measure, or a mended one, predicts nothing again. `measure_set` is about what detectors train on.
+one. Another measure, or a corrected one, predicts nothing again. `measure_set` is about what detectors train on.
 """
 
 
