@@ -96,6 +96,40 @@ def test_sixteen_bit_images_are_refused_rather_than_clipped(tmp_path, suffix, ch
     cv2.imwrite(str(tmp_path / f"a.{suffix}"), np.full(shape, 4000, dtype=np.uint16))
     message = refusal(ImageStore(tmp_path).image, f"a.{suffix}")
     assert "more than 8 bits per channel, grey or colour; convert it to 8, " in message
+    assert "the setting sixteen_bit of the data set what is white" in message
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("white", [4095, 65535])
+def test_sixteen_bits_are_scaled_by_one_rule(tmp_path, suffix, channels, white):
+    """12-bit data in 16 bits and the full range, in grey, colour and with transparency."""
+    values = np.random.default_rng(channels).integers(0, white + 1, (16, 24, 4), dtype=np.uint16)
+    values[0, :2] = [[0] * 4, [white] * 4]
+    stored = values[..., 0] if channels == 1 else values[..., :channels]
+    cv2.imwrite(str(tmp_path / f"a.{suffix}"), stored)
+    colours = values[..., [0, 0, 0] if channels == 1 else [2, 1, 0]]  # OpenCV writes blue first
+    image = pickle.loads(pickle.dumps(ImageStore(tmp_path, white=white))).image(f"a.{suffix}")
+    expected = np.floor(colours / white * 255 + 0.5)
+    assert image.dtype == np.uint8 and image.shape == (16, 24, 3)
+    assert np.array_equal(image, expected) and image[0, 0].tolist() == [0] * 3
+    assert image[0, 1].tolist() == [255] * 3
+    if white == 65535:  # what is above white is white
+        assert ImageStore(tmp_path, white=4095).image(f"a.{suffix}")[colours >= 4095].min() == 255
+
+
+def test_white_says_nothing_about_images_of_eight_bits(tmp_path):
+    Image.fromarray(picture(1)).save(tmp_path / "a.png")
+    assert np.array_equal(ImageStore(tmp_path, white=4095).image("a.png"), picture(1))
+
+
+def test_turned_images_of_sixteen_bits_are_refused(tmp_path):
+    values = np.arange(6, dtype=np.uint16).reshape(2, 3) * 13107
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(values).save(tmp_path / "a.tiff", exif=exif)
+    message = refusal(ImageStore(tmp_path, white=65535).image, "a.tiff")
+    assert message == f"{tmp_path / 'a.tiff'}: 16 bits, with a turned orientation; store it upright"
 
 
 @pytest.mark.parametrize("brand", [b"heic", b"mif1", b"avif"])

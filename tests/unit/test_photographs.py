@@ -16,7 +16,8 @@ from gen4det.data.annotations import load_annotations, write_annotations
 from gen4det.data.datasets import load_dataset
 from gen4det.data.images import ImageStore, encode_image, image_name
 from gen4det.data.photographs import register_photographs
-from gen4det.data.source_settings import PhotographsDataset
+from gen4det.data.source_settings import PhotographsDataset, SubsetDataset
+from gen4det.data.subsets import write_subset
 from gen4det.data.validation import validate_annotations
 
 
@@ -270,3 +271,37 @@ def test_images_of_coco_mini_are_found_by_url(shared_dir):
     root = shared_dir / "data" / "coco-mini"
     data = load_annotations(root / "annotations" / "lvis_v1_val.json")
     assert all(ImageStore(root).exists(image_name(image)) for image in data["images"])
+
+
+def test_photographs_of_sixteen_bits_are_scaled_as_the_settings_say_wherever_they_are_read(
+    photographs, tmp_path
+):
+    for split in ("train", "val"):
+        data = load_annotations(photographs / f"{split}.json")
+        for record in data["images"]:
+            file = photographs / split / record["file_name"]
+            eight = np.array(Image.open(file).convert("L")).astype(np.uint16)
+            file.unlink()
+            record["file_name"] = f"{record['id']}.png"
+            Image.fromarray(eight * 16).save(file.with_suffix(".png"))
+        write_annotations(photographs / f"{split}.json", data)
+    refused = refusal(source(photographs), tmp_path / "refused" / "dataset.json")
+    assert "0.png: more than 8 bits per channel" in refused and "the setting sixteen_bit" in refused
+
+    hashes = set()
+    for setting, white in (("full-range", 65535), (4080, 4080)):
+        output = tmp_path / f"data-{setting}" / "dataset.json"
+        register_photographs("mine", source(photographs, sixteen_bit=setting), output)
+        write_subset(
+            "some", SubsetDataset(source="subset", of="mine", share=0.5), output, tmp_path / "some.json"
+        )
+        for dataset in (load_dataset(output), load_dataset(tmp_path / "some.json")):
+            record = dataset.train.load()["images"][0]
+            stored = np.array(Image.open(photographs / "train" / record["file_name"])).astype(float)
+            expected = np.floor(stored / white * 255 + 0.5)
+            assert np.array_equal(dataset.train.images.image(record["file_name"])[..., 2], expected)
+        hashes.add(load_dataset(output).train.hash)
+    assert len(hashes) == 2, "what is drawn after other pixels is another split"
+    for wrong in (0, 65536, "12-bit"):
+        with pytest.raises(ValueError, match="sixteen_bit"):
+            source(photographs, sixteen_bit=wrong)

@@ -23,6 +23,8 @@ class SplitDescriptor(Settings):
     """Folder or stored zip."""
     images_sha256: str | None = None
     """Hash over names and contents of the images, where they do not lie in a zip beside the descriptor."""
+    white: int | None = None
+    """Value that is white in images of 16 bits per channel; null: such images are refused."""
 
 
 class DatasetDescriptor(Settings):
@@ -44,11 +46,13 @@ class Split:
     annotations_path: Path
     images_path: Path
     images_sha256: str | None = None
+    white: int | None = None
+    """See `ImageStore`."""
 
     @cached_property
     def images(self) -> ImageStore:
         """The split's images. Raises InputError if they are not there."""
-        return ImageStore(self.images_path)
+        return ImageStore(self.images_path, white=self.white)
 
     def load(self) -> dict:
         """The annotation dictionary, read anew on each call. Raises InputError if unreadable."""
@@ -63,7 +67,8 @@ class Split:
         images = self.images_sha256
         if images is None and self.images_path.is_file():
             images = file_hash(self.images_path)
-        return content_hash([file_hash(self.annotations_path), images])
+        scaled = [] if self.white is None else [self.white]
+        return content_hash([file_hash(self.annotations_path), images, *scaled])
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ def load_dataset(path: str | Path) -> Dataset:
         for file in (annotations, images):
             if not file.exists():
                 raise InputError(f"{path}: {name}: no such file or folder: {file}")
-        splits[name] = Split(annotations, images, split.images_sha256)
+        splits[name] = Split(annotations, images, split.images_sha256, split.white)
     return Dataset(descriptor.name, descriptor.format, path=path, declared=descriptor.categories, **splits)
 
 

@@ -68,13 +68,16 @@ class ImageStore:
 
     Args:
         root: a folder, or a zip whose members are stored or deflated.
+        white: the value of 16 bits per channel that becomes 255; see `to_eight_bits`. None: such images are
+            refused, because nobody can tell what their sensor's range was.
 
     Raises:
         InputError: there is neither a folder nor a zip at `root`.
     """
 
-    def __init__(self, root: str | Path):
+    def __init__(self, root: str | Path, *, white: int | None = None):
         self.root = Path(root)
+        self.white = white
         if not self.root.exists():
             raise InputError(f"{self.root}: no such folder or zip of images")
         if not self.root.is_dir() and self.root.suffix != ".zip":
@@ -87,10 +90,10 @@ class ImageStore:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict:
-        return {"root": self.root}
+        return {"root": self.root, "white": self.white}
 
     def __setstate__(self, state: dict) -> None:
-        self.root = state["root"]
+        self.root, self.white = state["root"], state["white"]
         self._forget_archives()
 
     def __repr__(self) -> str:
@@ -111,15 +114,25 @@ class ImageStore:
         Grey, palette and CMYK images are converted, transparency is dropped.
 
         Raises:
-            InputError: missing, truncated, not an image, or more than 8 bits per channel.
+            InputError: missing, truncated, not an image, or more than 8 bits per channel where no white is
+                given, or more than 16.
         """
         with self._decoding(name) as picture:
+            orientation = _orientation(picture)
+            if _has_sixteen_bits(picture) and self.white is not None:
+                if orientation != 1:  # OpenCV turns some of the eight right, others wrong
+                    raise InputError(
+                        f"{self.root / name}: 16 bits, with a turned orientation; store it upright"
+                    )
+                deep = read_sixteen_bits(self.read(name), self.root / name)
+                return to_eight_bits(deep, self.white)
             if picture.mode not in _EIGHT_BIT_MODES or _has_sixteen_bits(picture):
                 raise InputError(
                     f"{self.root / name}: more than 8 bits per channel, grey or colour; convert it to 8, "
-                    "scaled as its sensor's range asks (12-bit data in 16 bits would be black otherwise)"
+                    "scaled as its sensor's range asks, or, of 16 bits, say in the setting sixteen_bit of "
+                    "the data set what is white: full-range, or e.g. 4095 for 12-bit data"
                 )
-            if _orientation(picture) != 1:
+            if orientation != 1:
                 picture = ImageOps.exif_transpose(picture)
             return np.array(picture.convert("RGB"))
 
@@ -237,6 +250,33 @@ class ImageStore:
 def _has_sixteen_bits(picture: Image.Image) -> bool:
     """Whether the file has 16 bits per channel; of colours Pillow keeps the upper 8 without a word."""
     return any(";16" in str(tile[3]) for tile in picture.tile)
+
+
+def read_sixteen_bits(content: bytes, name: object) -> np.ndarray:
+    """Decode a PNG or TIFF of 16 bits per channel, uint16 (H, W, 3) RGB; grey is repeated, alpha dropped.
+
+    OpenCV decodes, since Pillow has no colours of 16 bits.
+
+    Raises:
+        InputError: damaged, or values that are no uint16.
+    """
+    import cv2  # only here: data of 8 bits need it nowhere
+
+    array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if array is None:
+        raise InputError(f"{name}: damaged image")
+    if array.dtype != np.uint16:
+        raise InputError(f"{name}: values of type {array.dtype}; expected 8 or 16 bits without sign")
+    array = array.reshape(*array.shape[:2], -1)
+    if array.shape[2] < 3:
+        return np.repeat(array[..., :1], 3, axis=2)
+    return np.ascontiguousarray(array[..., 2::-1])
+
+
+def to_eight_bits(values: np.ndarray, white: int) -> np.ndarray:
+    """uint8 of uint16 values: 0 stays 0, `white` and all above become 255, linear and rounded in between."""
+    scaled = np.minimum(values, white).astype(np.uint32) * 255
+    return ((scaled + white // 2) // white).astype(np.uint8)
 
 
 def _is_heif(stream: BinaryIO) -> bool:

@@ -54,7 +54,8 @@ def register_photographs(
     """
     output = Path(output)
     sources = {"train": settings.train, "val": settings.val}
-    stores = {split: ImageStore(source.images) for split, source in sources.items()}
+    white = {"refuse": None, "full-range": 65535}.get(settings.sixteen_bit, settings.sixteen_bit)
+    stores = {split: ImageStore(source.images, white=white) for split, source in sources.items()}
     loaded = {split: load_annotations(source.annotations) for split, source in sources.items()}
     for split, data in loaded.items():
         # A category without validation images has no result, which is a fact; without training images it
@@ -91,6 +92,7 @@ def register_photographs(
             annotations=f"{split}.json",
             images=str(Path(source.images).resolve()),
             images_sha256=content_hash(hashes[split]),
+            white=white,
         )
         for split, source in sources.items()
     }

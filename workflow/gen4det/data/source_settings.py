@@ -3,11 +3,14 @@
 Apart from the other sources, so that the code hash of these stages does not depend on them.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from gen4det.core.settings import Settings
+
+WhiteLevel = Annotated[int, Field(ge=1, le=65535)]
+"""Value of 16 bits that is shown as white."""
 
 
 class PhotographsSplit(Settings):
@@ -31,6 +34,9 @@ class PhotographsDataset(Settings):
     """Training split."""
     val: PhotographsSplit
     """Validation split, of the same categories."""
+    sixteen_bit: Literal["refuse", "full-range"] | WhiteLevel = "refuse"
+    """PNG and TIFF of 16 bits per channel, grey and colour alike. "full-range": 65535 becomes 255. A number:
+    this value and all above become 255, e.g. 4095 for sensors of 12 bits. 0 stays 0."""
     allow_empty_categories: bool = False
     """Whether categories without training images are a warning instead of an error."""
 

@@ -77,4 +77,5 @@ def _descriptor(split: Split, folder: Path) -> dict:
         "annotations": os.path.relpath(split.annotations_path, folder),
         "images": os.path.relpath(split.images_path, folder),
         "images_sha256": split.images_sha256,
+        "white": split.white,
     }
