@@ -11,8 +11,7 @@ import numpy as np
 from gen4det.core.errors import InputError
 from gen4det.core.provenance import seed_for
 from gen4det.miniature.categories import CATEGORIES
-from gen4det.miniature.corpus import PORTRAIT
-from gen4det.miniature.renderer import Placed, Scene, render_scene
+from gen4det.miniature.renderer import PORTRAIT, Placed, Scene, render_scene
 
 OBJECT_SIZE = (0.65, 0.98)
 """Extent of an object as a share of its region's shorter side: what the miniature's U-Net draws for

@@ -17,12 +17,9 @@ from gen4det.core.provenance import atomic_write, seed_for
 from gen4det.miniature.categories import CATEGORIES, Category
 from gen4det.miniature.foundation_job import FoundationJob
 from gen4det.miniature.foundation_settings import FoundationTraining
-from gen4det.miniature.renderer import Scene, Variation, render_scene
+from gen4det.miniature.renderer import PORTRAIT, Scene, Variation, render_scene
 
 SINGLE_SHARE, DRAWING_SHARE = 0.88, 0.04
-PORTRAIT = Variation(position=0.4, rotation=0.5, any_colour=0.04)
-"""Who takes a picture of one thing puts it near the middle; narrower than the detection scenes, because a
-small model on a small budget has to learn it."""
 
 
 @dataclass(frozen=True)

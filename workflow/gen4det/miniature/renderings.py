@@ -18,8 +18,7 @@ from gen4det.data.masks import mask_to_rle
 from gen4det.miniature.canvas_judge_settings import CanvasJudge
 from gen4det.miniature.canvases import random_regions, render_canvas
 from gen4det.miniature.categories import CATEGORIES, Category
-from gen4det.miniature.corpus import PORTRAIT
-from gen4det.miniature.renderer import Placed, Scene, render_scene
+from gen4det.miniature.renderer import PORTRAIT, Placed, Scene, render_scene
 
 OBJECTS = 5  # of an ordinary scene, at most
 SINGLE_SIZE = (

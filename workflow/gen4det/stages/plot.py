@@ -14,8 +14,6 @@ from pathlib import Path
 from gen4det.core.errors import InputError
 from gen4det.core.provenance import RunRecord, atomic_write
 from gen4det.evaluation.study_settings import GallerySettings, StudySettings
-from gen4det.evaluation.study_table import read_metrics, study_rows, to_csv
-from gen4det.evaluation.table_text import to_html, to_latex, to_markdown
 from gen4det.stages._cli import run, stage_parser, stage_settings
 
 log = logging.getLogger("gen4det.plot")
@@ -47,6 +45,9 @@ def main() -> None:
 
 def table(args: argparse.Namespace) -> None:
     """Write the CSV file and, beside it, the same for people (.md, .html) and papers (.tex)."""
+    from gen4det.evaluation.study_table import read_metrics, study_rows, to_csv  # loads pandas
+    from gen4det.evaluation.table_text import to_html, to_latex, to_markdown
+
     settings = stage_settings(args, StudySettings)
     output = _output(args.output, ".csv")
     metrics, paths = read_metrics(args.metrics, settings)
@@ -67,6 +68,7 @@ def figure(args: argparse.Namespace) -> None:
     """Write the figure of a study."""
     from gen4det.evaluation.figures import study_figure
     from gen4det.evaluation.plotting import save_figure
+    from gen4det.evaluation.study_table import read_metrics
 
     settings = stage_settings(args, StudySettings)
     output = _output(args.output, ".pdf", ".png")
