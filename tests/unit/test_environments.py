@@ -15,7 +15,7 @@ from public_data import voc_archive
 from test_filter_stage import write_shards, write_toy_dataset
 
 from environments import ROOT, hidden, stages, write_guard
-from gen4det.engines.base import known_methods
+from gen4det.engines.base import known_methods, settings_class
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +97,19 @@ def test_plan(guard, tmp_path, method):
         key: {"path": str(ROOT / "resources/miniature" / folder)}
         for key, folder in (("diffusion", "stable-diffusion"), ("inpainting", "gligen-inpainting"))
     }
+    output, reads = tmp_path / "manifest.jsonl", []
+    if settings_class(method).checked_steps().draw.manifest_of is not None:  # it plans after another engine
+        other = tmp_path / "other.jsonl"
+        run(
+            guard, "plan", {"engine": {"method": "mosaicfusion"}, "foundation": models},
+            "--dataset", dataset, "--output", other,
+        )  # fmt: skip
+        reads = ["--reads", f"manifest={other}"]
     settings = {"engine": {"method": method}, "foundation": models}
-    output = tmp_path / "manifest.jsonl"
-    run(guard, "plan", settings, "--dataset", dataset, "--output", output)
+    run(guard, "plan", settings, "--dataset", dataset, *reads, "--output", output)
     assert output.read_text().count("\n") > 1
     packages = json.loads(Path(f"{output}.record.json").read_text())["packages"]
-    assert "transformers" in packages and "torch" not in packages
+    assert "torch" not in packages and ("transformers" in packages or reads)
 
 
 def test_photographs(guard, tmp_path):
