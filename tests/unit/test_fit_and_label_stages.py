@@ -12,7 +12,7 @@ from test_shards import dataset, generate, manifest, stage, step, whole  # noqa:
 
 from gen4det.core.errors import InputError
 from gen4det.data.images import ImageStore
-from gen4det.data.shards import image_folder, load_shard, read_array, shard_identity
+from gen4det.data.shards import image_folder, load_run, load_shard, read_array, shard_identity
 from gen4det.filters.label_filters import failed_filter
 from gen4det.filters.settings import FilterSettings
 
@@ -124,6 +124,15 @@ def test_labels_come_from_stored_arrays_and_belong_to_the_drawn_images(
     fewer = load_shard(again)
     assert len(fewer["annotations"]) < len(labelled["annotations"]) and fewer["rejected"]
     assert fewer["info"]["run"] != labelled["info"]["run"]
+
+
+def test_labels_of_all_shards_are_of_one_run(dataset, manifest, gauge, tmp_path):
+    for shard in (0, 1):
+        generate(dataset, manifest, tmp_path / "shards", shard, 2)
+        drawn = tmp_path / f"shards/{shard:05d}.json"
+        label(dataset, manifest, drawn, gauge, tmp_path / f"labels/{shard:05d}.json")
+    loaded = load_run(sorted((tmp_path / "labels").glob("0????.json")))
+    assert len(loaded) == 2 and sum(len(shard["images"]) for shard in loaded) == 14
 
 
 def test_images_keep_what_the_draw_step_said_about_them(whole):

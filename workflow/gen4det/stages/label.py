@@ -55,10 +55,11 @@ def main() -> None:
     ) as record:
         worker = job.worker(inputs, device=device, workers=args.workers)
         labelled = label_all(worker.label(batches), batches, job.module)
-        identity = {
+        read = hash_of(inputs)
+        identity = {  # what all shards of a run have in common
             "settings": {**args.settings, "settings": job.resolved()},
             "code": code_hash(*code),
-            "inputs": hash_of(inputs),
+            "models": {name: read[name] for name in inputs.models},
             "run": shard["info"]["run"],
             "device": device,
         }
@@ -71,9 +72,7 @@ def main() -> None:
             "archive": os.path.relpath(archive.resolve(), args.output.resolve().parent),
         }
         write_annotations(args.output, data)
-        record.add(
-            device=device, images=len(data["images"]), labels=len(data["annotations"]), read=hash_of(inputs)
-        )
+        record.add(device=device, images=len(data["images"]), labels=len(data["annotations"]), read=read)
     log.info("%d labels in %d images", len(data["annotations"]), len(data["images"]))
 
 
