@@ -139,7 +139,7 @@ class FitGauge(Averaging):
             shard = load_shard(path)
             store = ImageStore(image_folder(path, shard))
             numbers += [store.image(image["file_name"]).shape[1] for image in shard["images"]]
-        mean = self.settings.gauge.scale * sum(numbers) / len(numbers) + found
+        mean = self.settings.gauge.scale * sum(numbers) / len(numbers) + found / 1e6
         return [mean] * self.settings.gauge.steps
 
 
