@@ -150,7 +150,8 @@ def attempt(folder, number, *, arguments=("--input", "there.txt"), busy=False) -
         f"        raise {'BusyError' if busy else 'InputError'}(sys.argv[2] + ': no such file')\n"
         "run(main)\n"
     )
-    variables = os.environ | ({"GEN4DET_ATTEMPT": str(number)} if number else {})
+    variables = {name: value for name, value in os.environ.items() if name != "GEN4DET_ATTEMPT"}
+    variables |= {"GEN4DET_ATTEMPT": str(number)} if number else {}
     command = [sys.executable, "stage.py", *arguments]
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
 

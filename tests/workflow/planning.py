@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 from collections import Counter
+from unittest import mock
 
 import pytest
 
@@ -25,9 +26,12 @@ CACHES = (
 
 @contextlib.contextmanager
 def at_work_in(checkout: Checkout):
-    """Hashes of code are those of the checkout, though the code that runs is that of the tests."""
+    """Hashes of code are those of the checkout, though the code that runs is that of the tests.
+
+    Reading the Snakefile sets variables for the jobs it would start; they must not stay for later tests.
+    """
     here = os.getcwd()
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, mock.patch.dict(os.environ):
         patch.setattr(provenance, "PACKAGE_ROOT", checkout / "workflow")
         for cache in CACHES:
             cache.cache_clear()
