@@ -80,6 +80,21 @@ def test_every_shipped_scale_is_valid(name):
     assert project.studies.keys() == set(project.config.studies)
 
 
+def test_a_scale_can_leave_rows_of_a_study_out(project, refusal):
+    published = {"source": "a paper", "mosaicfusion": {"mask_AP": 1.0}}
+    rare = {"published": published}
+    assert list(project(rare=rare).studies["rare"].trainings) == ["real", "mosaicfusion"]
+    study = project({"arms": {"rare": ["real"]}}, rare=rare).studies["rare"]
+    assert list(study.trainings) == ["real"] and study.table.published.keys() == {"source"}
+    assert list(project({"arms": {"rare": []}}, rare=rare).studies["rare"].trainings) == [
+        "real",
+        "mosaicfusion",
+    ]
+    text = refusal({"arms": {"rare": ["mosaic"]}})
+    assert text.startswith("config.yaml: arms.rare: no row 'mosaic' at this scale in ")
+    assert text.endswith("rare.yaml; did you mean 'mosaicfusion'?")
+
+
 def test_shipped_scales_share_no_results():
     folders = [Path(read_yaml(ROOT / "config" / name)["results"]) for name in SCALES]
     assert len(set(folders)) == len(folders)

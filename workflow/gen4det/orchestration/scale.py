@@ -94,6 +94,8 @@ class Config(Settings):
     """Folder of everything that is made, relative to the repository. Two scales never share one."""
     studies: Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(unique)]
     """Tables to make; each names a file config/studies/<study>.yaml."""
+    arms: dict[Name, Annotated[tuple[Name, ...], AfterValidator(unique)]] = {}
+    """Of some studies only these rows, e.g. {lvis_rare: [real, gen2det]}; none: all."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(unique)] = (
         0,
     )

@@ -113,9 +113,17 @@ def load_study(name: str, config: Config, variants: dict, *, source: str, root: 
     file = shown(path)
     study = parse_settings(Study, read_yaml(path), source=file)
     here = {row: arm for row, arm in study.arms.items() if not arm.scales or config.scale in arm.scales}
+    wanted = config.arms.get(name) or tuple(here)
+    for row in wanted:
+        if row not in here:
+            known = suggest(row, here)
+            raise InputError(f"{source}: arms.{name}: no row {row!r} at this scale in {file}{known}")
+    here = {row: arm for row, arm in here.items() if row in wanted}
     if not here:
         raise InputError(f"{file}: arms: none of them has a row at the scale {config.scale!r} of {source}")
-    study = study.model_copy(update={"arms": here})
+    left_out = study.arms.keys() - here.keys()
+    published = {key: value for key, value in study.published.items() if key not in left_out}
+    study = study.model_copy(update={"arms": here, "published": published})
     if study.detector not in config.detectors:
         known = suggest(study.detector, config.detectors)
         raise InputError(f"{file}: detector: {study.detector!r} is not a detector of {source}{known}")
