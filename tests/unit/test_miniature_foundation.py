@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPModel, CLIPTokenizer
 
 from gen4det.core.errors import InputError
 from gen4det.core.provenance import import_closure
-from gen4det.miniature import clip, diffusion
+from gen4det.miniature import clip, diffusion, inpainting
 from gen4det.miniature.autoencoder import new_autoencoder, normalise_latents, to_tensor
+from gen4det.miniature.categories import CATEGORIES
 from gen4det.miniature.corpus import build_corpus, category_shares, corpus_item
 from gen4det.miniature.diffusion import new_text_encoder, new_unet, save_pipeline
 from gen4det.miniature.foundation_job import FoundationJob
@@ -195,6 +196,55 @@ def test_weights_that_nobody_can_start_from_are_one_line(tmp_path):
     shipped = str(Path(__file__).parents[2] / "resources/miniature/stable-diffusion")
     with pytest.raises(InputError, match="the settings say"):
         diffusion.make(diffusion_job(tmp_path, "b", diffusion_start=shipped))
+
+
+def inpainting_job(tmp_path, base, name: str, **changes) -> FoundationJob:
+    settings = TINY.model_copy(update={"inpainting_steps": 3, **changes})
+    return FoundationJob(settings, {"diffusion": base}, tmp_path / name / "result", tmp_path / name / "work")
+
+
+def grounded(folder) -> torch.Tensor:
+    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=torch.float32)
+    return torch.cat([p.flatten() for p in unet.parameters()])
+
+
+def test_the_grounded_unet_goes_on_from_given_weights_with_scenes_rendered_for_each_step(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(inpainting, "WINDOW_BATCH", 2)
+    monkeypatch.setattr(inpainting, "SCENE_BATCH", 1)
+    monkeypatch.setattr(diffusion, "BATCH", 2)
+    shown = []
+    render = inpainting.render_scenes
+    monkeypatch.setattr(
+        inpainting, "render_scenes", lambda *arguments: shown.extend(arguments[1]) or render(*arguments)
+    )
+    job = diffusion_job(tmp_path, "base")
+    diffusion.make(job)
+    first = inpainting_job(tmp_path, job.output, "first")
+    inpainting.make(first)
+    assert len(shown) == len(set(shown)) >= 3
+    more = inpainting_job(tmp_path, job.output, "more", inpainting_start=str(first.output))
+    inpainting.make(more)
+    assert 0 < (grounded(more.output) - grounded(first.output)).abs().max() < 0.01
+    with pytest.raises(InputError, match="inpainting_start: nowhere: not a pipeline folder"):
+        inpainting.make(inpainting_job(tmp_path, job.output, "a", inpainting_start="nowhere"))
+    with pytest.raises(InputError, match="its U-Net is of another size than the settings say"):
+        inpainting.make(inpainting_job(tmp_path, job.output, "b", inpainting_start=str(job.output)))
+
+
+def test_rendered_scenes_give_the_boxes_of_their_objects():
+    shares = category_shares({"key": 1e6})
+    images, boxes, categories = inpainting.render_scenes(TINY, range(4, 8), shares)
+    assert images.shape == (4, 128, 128, 3) and images.dtype == np.uint8
+    present = categories >= 0
+    assert [row.tolist() for row in present] == [sorted(row.tolist(), reverse=True) for row in present]
+    assert present.any(1).all() and set(categories[present].tolist()) == {
+        [category.name for category in CATEGORIES].index("key")
+    }
+    assert (boxes[present][:, :2] < boxes[present][:, 2:]).all() and boxes.min() >= 0 and boxes.max() <= 1
+    again = inpainting.render_scenes(TINY, range(5, 6), shares)
+    assert np.array_equal(again[0][0], images[1]) and torch.equal(again[1][0], boxes[1])
 
 
 # --- what changed is trained anew -------------------------------------------------------------------------

@@ -49,7 +49,15 @@ PARTS = {
     ),
     "inpainting": Part(
         "gen4det.miniature.inpainting",
-        (*_WORLD, "unet_channels", "text_width", "inpainting_steps"),
+        (
+            *_WORLD,
+            "unet_channels",
+            "text_width",
+            "inpainting_start",
+            "inpainting_steps",
+            "inpainting_rate",
+            "category_weights",
+        ),
         ("diffusion",),
     ),
     "clip": Part(

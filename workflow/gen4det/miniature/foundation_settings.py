@@ -40,9 +40,15 @@ class FoundationTraining(Settings):
     text_encoder_learns: bool = True
     """Whether the text encoder learns along with the U-Net, or stays what `diffusion_start` has."""
     category_weights: dict[str, Annotated[float, Field(gt=0)]] = {}
-    """How often categories are shown to the U-Net, relative to the others' 1, by name."""
-    inpainting_steps: int = 2_000
-    """Optimiser steps of the grounded inpainting U-Net, at batch 16 on windows and 8 on whole scenes."""
+    """How often categories are shown to both U-Nets, relative to the others' 1, by name."""
+    inpainting_start: str | None = None
+    """Pipeline folder whose grounded inpainting U-Net training goes on from, a copy as above; none: the
+    text-conditional one with new gates."""
+    inpainting_steps: Annotated[int, Field(ge=1)] = 2_000
+    """Optimiser steps of the grounded inpainting U-Net, at batch 16 on windows and 8 on whole scenes, all
+    rendered anew."""
+    inpainting_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Its learning rate, with the same course. 5e-4 to go on."""
     clip_steps: int = 500
     """Optimiser steps of the CLIP image tower at batch 64."""
     clip_quality_pairs: int = 2_400

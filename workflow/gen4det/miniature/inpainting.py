@@ -1,10 +1,10 @@
 """The miniature's grounded inpainting U-Net, of GLIGEN's kind (Li et al. 2023, arXiv 2301.07093).
 
 It starts from the text-conditional U-Net and adds a position net, gated self-attention and five input
-channels (known latents, mask). GLIGEN freezes the old weights; here they learn along, because they have seen
-single objects at 64 pixels only. Most steps show a window of that size around one object, which costs a
-quarter; the last ones whole scenes of the size of the detection images, because GLIGEN's boxes are relative
-to the image.
+channels (known latents, mask), or goes on from such a model. GLIGEN freezes the old weights; here they learn
+along, because they have seen single objects at 64 pixels only. Every scene is rendered for the step that
+shows it. Half of the steps show a window of 64 pixels around one object, which costs a quarter; the others
+whole scenes of the size of the detection images, because GLIGEN's boxes are relative to the image.
 """
 
 import os
@@ -13,23 +13,26 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from tqdm import trange
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from gen4det.core.provenance import atomic_write, seed_for
+from gen4det.core.errors import InputError
+from gen4det.core.provenance import seed_for
 from gen4det.miniature.autoencoder import to_tensor
 from gen4det.miniature.categories import CATEGORIES
+from gen4det.miniature.corpus import category_shares
 from gen4det.miniature.diffusion import NOISE, denoising_loss, new_unet, tokenize
 from gen4det.miniature.foundation_job import FoundationJob
 from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.renderer import render_scene
 
-SCENES, SCENE_SIZE, OBJECT_SIZE = 6_000, 128, (18.0, 58.0)
-WINDOW_SHARE, WINDOW_BATCH, SCENE_BATCH = 0.8, 16, 8  # of the steps; examples per step
+SCENE_SIZE, OBJECT_SIZE, OBJECTS = 128, (18.0, 58.0), 5  # pixels; most objects of a scene
+WINDOW_SHARE, WINDOW_BATCH, SCENE_BATCH = 0.55, 16, 8  # of the steps; examples per step
+CONSTANT_SHARE = 2 / 3  # of the steps before the learning rate falls
+EMA_DECAY = 0.998
 MAX_BOXES = 30  # GLIGEN's limit
 SHARED = ("vae", "text_encoder", "tokenizer", "scheduler")  # with the text-to-image pipeline
 NULL_SHARE = 0.1
-ALONE_SHARE = 0.7  # of the whole scenes have one object repainted, after its name; the others all at once
+ALONE_SHARE = 0.4  # of the whole scenes have one object repainted, after its name; the others all at once
 GATES, GATE = ("fuser.alpha_attn", "fuser.alpha_dense"), 0.3  # the output of a gated layer counts tanh(GATE)
 KNOWN_WEIGHT = 0.1  # of the loss outside the boxes, where the answer is among the inputs
 
@@ -53,34 +56,51 @@ def grounded_unet(settings: FoundationTraining, base: UNet2DConditionModel) -> U
     return unet
 
 
-def _scenes(settings: FoundationTraining, vae: AutoencoderKL, cache: Path, device: str) -> dict:
-    """Latents float16 (N, 4, h, w), boxes (N, 5, 4) relative xyxy, categories (N, 5), -1 where empty."""
-    if not cache.exists():
-        latents, boxes, categories = [], np.zeros((SCENES, 5, 4), np.float32), np.full((SCENES, 5), -1)
-        batch = []
-        for index in trange(SCENES, desc="scenes", unit="scene", mininterval=5):
-            rng = np.random.default_rng(seed_for(settings.seed, "inpainting", index))
-            picks = rng.choice(len(CATEGORIES), rng.integers(1, 6))
-            scene = render_scene(
-                int(rng.integers(2**62)), [CATEGORIES[i] for i in picks], SCENE_SIZE, OBJECT_SIZE
-            )
-            for slot, placed in enumerate(scene.objects):
-                x, y, w, h = placed.box
-                boxes[index, slot] = np.array([x, y, x + w, y + h]) / SCENE_SIZE
-                categories[index, slot] = placed.category.id - 1
-            batch.append(scene.image)
-            if len(batch) == 40 or index == SCENES - 1:
-                with torch.no_grad():
-                    latents.append(
-                        vae.encode(to_tensor(np.stack(batch), device)).latent_dist.mode().half().cpu()
-                    )
-                batch = []
-        with atomic_write(cache) as temporary:
-            torch.save(
-                {"latents": torch.cat(latents), "boxes": torch.from_numpy(boxes),
-                 "categories": torch.from_numpy(categories)}, temporary,
-            )  # fmt: skip
-    return torch.load(cache, weights_only=True)
+def start(settings: FoundationTraining, base: UNet2DConditionModel) -> UNet2DConditionModel:
+    """The U-Net as the training begins: `base` with gates, or that of `inpainting_start`.
+
+    Raises:
+        InputError: `inpainting_start` is no folder of a grounded inpainting U-Net, or one of another size.
+    """
+    path, unet = settings.inpainting_start, grounded_unet(settings, base)
+    if path is None:
+        return unet
+    if not (Path(path) / "unet" / "config.json").is_file():
+        raise InputError(f"inpainting_start: {path}: not a pipeline folder: it has no unet/config.json")
+    given = UNet2DConditionModel.from_pretrained(path, subfolder="unet", torch_dtype=torch.float32)
+    shapes = [{name: tuple(it.shape) for name, it in one.state_dict().items()} for one in (given, unet)]
+    if shapes[0] != shapes[1]:
+        raise InputError(f"inpainting_start: {path}: its U-Net is of another size than the settings say")
+    return given
+
+
+def render_scenes(
+    settings: FoundationTraining, numbers: range, shares: np.ndarray | None
+) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
+    """Scenes of one to five objects, of a stream of their own.
+
+    Args:
+        numbers: which ones.
+        shares: probability of each category; None: all alike.
+
+    Returns:
+        Images uint8 (N, 128, 128, 3), boxes (N, 5, 4) relative xyxy, categories (N, 5), -1 where empty;
+        objects fill the first places.
+    """
+    images = []
+    boxes = torch.zeros(len(numbers), OBJECTS, 4)
+    categories = torch.full((len(numbers), OBJECTS), -1)
+    for place, number in enumerate(numbers):
+        rng = np.random.default_rng(seed_for(settings.seed, "inpainting", number))
+        picks = rng.choice(len(CATEGORIES), rng.integers(1, OBJECTS + 1), p=shares)
+        shown = [CATEGORIES[i] for i in picks]
+        scene = render_scene(int(rng.integers(2**62)), shown, SCENE_SIZE, OBJECT_SIZE)
+        for slot, placed in enumerate(scene.objects):
+            x, y, w, h = placed.box
+            boxes[place, slot] = torch.tensor([x, y, x + w, y + h]) / SCENE_SIZE
+            categories[place, slot] = placed.category.id - 1
+        images.append(scene.image)
+    return np.stack(images), boxes, categories
 
 
 def box_mask(boxes: torch.Tensor, present: torch.Tensor, size: int) -> torch.Tensor:
@@ -136,26 +156,27 @@ def make(job: FoundationJob) -> dict:
         device
     )
     tokenizer = CLIPTokenizer.from_pretrained(diffusion / "tokenizer")
-    scenes = _scenes(settings, vae, job.work / "scenes.pt", device)
+    shares = category_shares(settings.category_weights)
     torch.manual_seed(settings.seed)
-    unet = grounded_unet(settings, base).to(device)
+    unet = start(settings, base).to(device).train()
     scheduler = DDPMScheduler(**NOISE)
     names = [category.name for category in CATEGORIES]
     with torch.no_grad():
         phrases = text_encoder(tokenize(tokenizer, names).to(device)).pooler_output
 
     def step_loss(step: int, rng: np.random.Generator) -> torch.Tensor:
-        windows = step < WINDOW_SHARE * settings.inpainting_steps
+        windows = rng.random() < WINDOW_SHARE
         count = WINDOW_BATCH if windows else SCENE_BATCH
-        pick = torch.from_numpy(rng.integers(0, len(scenes["latents"]), count))
-        clean, boxes, categories = (scenes[key][pick] for key in ("latents", "boxes", "categories"))
+        numbers = range(step * WINDOW_BATCH, step * WINDOW_BATCH + count)
+        images, boxes, categories = render_scenes(settings, numbers, shares)
+        with torch.no_grad():
+            clean = vae.encode(to_tensor(images, device)).latent_dist.mode()
         present = categories >= 0
-        slot = torch.from_numpy(rng.integers(0, present.sum(1).numpy()))  # objects fill the first slots
+        slot = torch.from_numpy(rng.integers(0, present.sum(1).numpy()))
         alone = torch.from_numpy(rng.random(count) < ALONE_SHARE) | windows
         present &= ~alone[:, None] | (torch.arange(present.shape[1]) == slot[:, None])
         if windows:
             clean, boxes = windows_around(clean, boxes, slot, base.config.sample_size, rng)
-        clean = clean.to(device).float()
         mask = box_mask(boxes, present, clean.shape[-1]).to(device)
         dropped = torch.from_numpy(rng.random(count) < NULL_SHARE)
         prompts = [
@@ -185,7 +206,14 @@ def make(job: FoundationJob) -> dict:
         weight = (weight / weight.mean((1, 2, 3), keepdim=True)).sqrt()
         return denoising_loss(predicted * weight, noise * weight, timesteps, scheduler)
 
-    facts = job.train([unet], step_loss, steps=settings.inpainting_steps, learning_rate=1e-3, ema_decay=0.995)
+    facts = job.train(
+        [unet],
+        step_loss,
+        steps=settings.inpainting_steps,
+        learning_rate=settings.inpainting_rate,
+        constant_share=CONSTANT_SHARE,
+        ema_decay=EMA_DECAY,
+    )
     with job.result() as folder:
         unet.half().save_pretrained(folder / "unet", safe_serialization=True)
         for part in SHARED:
