@@ -229,8 +229,37 @@ def test_the_grounded_unet_goes_on_from_given_weights_with_scenes_rendered_for_e
     assert 0 < (grounded(more.output) - grounded(first.output)).abs().max() < 0.01
     with pytest.raises(InputError, match="inpainting_start: nowhere: not a pipeline folder"):
         inpainting.make(inpainting_job(tmp_path, job.output, "a", inpainting_start="nowhere"))
-    with pytest.raises(InputError, match="its U-Net is of another size than the settings say"):
+    with pytest.raises(InputError, match="its U-Net is of another size than expected here"):
         inpainting.make(inpainting_job(tmp_path, job.output, "b", inpainting_start=str(job.output)))
+
+
+def test_what_the_text_conditional_unet_learned_since_is_added(tmp_path):
+    """Task arithmetic: grounded + (now - parent), the new input channels and gates as they were."""
+    torch.manual_seed(3)
+    parent, now = (new_unet(TINY, 16) for _ in range(2))
+    start = grounded_unet(TINY, parent)
+    with torch.no_grad():
+        for parameter in start.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    parent.save_pretrained(tmp_path / "parent/unet")
+    start.save_pretrained(tmp_path / "start/unet")
+    folders = {"inpainting_start": str(tmp_path / "start"), "inpainting_parent": str(tmp_path / "parent")}
+    found = inpainting.start(TINY.model_copy(update=folders), now).state_dict()
+    before, moved = (
+        start.state_dict(),
+        {name: it - parent.state_dict()[name] for name, it in now.state_dict().items()},
+    )
+    for name, value in found.items():
+        expected = before[name].clone()
+        if name == "conv_in.weight":
+            expected[:, :4] += moved[name]
+        elif name in moved:
+            expected += moved[name]
+        assert torch.allclose(value, expected, atol=1e-6), name
+    assert not torch.equal(found["conv_in.weight"], before["conv_in.weight"])
+    folders["inpainting_parent"] = str(tmp_path / "start")
+    with pytest.raises(InputError, match="inpainting_parent: .*: its U-Net is of another size"):
+        inpainting.start(TINY.model_copy(update=folders), now)
 
 
 def test_rendered_scenes_give_the_boxes_of_their_objects():

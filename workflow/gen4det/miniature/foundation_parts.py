@@ -54,6 +54,7 @@ PARTS = {
             "unet_channels",
             "text_width",
             "inpainting_start",
+            "inpainting_parent",
             "inpainting_steps",
             "inpainting_rate",
             "category_weights",

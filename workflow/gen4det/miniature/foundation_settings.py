@@ -44,6 +44,9 @@ class FoundationTraining(Settings):
     inpainting_start: str | None = None
     """Pipeline folder whose grounded inpainting U-Net training goes on from, a copy as above; none: the
     text-conditional one with new gates."""
+    inpainting_parent: str | None = None
+    """Pipeline folder of the text-conditional U-Net that `inpainting_start` once began from: what the present
+    one has learned since is added to the weights to start from."""
     inpainting_steps: Annotated[int, Field(ge=1)] = 2_000
     """Optimiser steps of the grounded inpainting U-Net, at batch 16 on windows and 8 on whole scenes, all
     rendered anew."""

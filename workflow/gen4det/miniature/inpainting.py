@@ -3,7 +3,7 @@
 It starts from the text-conditional U-Net and adds a position net, gated self-attention and five input
 channels (known latents, mask), or goes on from such a model. GLIGEN freezes the old weights; here they learn
 along, because they have seen single objects at 64 pixels only. Every scene is rendered for the step that
-shows it. Half of the steps show a window of 64 pixels around one object, which costs a quarter; the others
+shows it. Most steps show windows of 64 pixels around one object, which cost a quarter; the others
 whole scenes of the size of the detection images, because GLIGEN's boxes are relative to the image.
 """
 
@@ -26,13 +26,14 @@ from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.renderer import render_scene
 
 SCENE_SIZE, OBJECT_SIZE, OBJECTS = 128, (18.0, 58.0), 5  # pixels; most objects of a scene
-WINDOW_SHARE, WINDOW_BATCH, SCENE_BATCH = 0.55, 16, 8  # of the steps; examples per step
+WINDOW_SHARE, WINDOW_BATCH, SCENE_BATCH = 0.7, 16, 8  # of the steps; examples per step
 CONSTANT_SHARE = 2 / 3  # of the steps before the learning rate falls
 EMA_DECAY = 0.998
 MAX_BOXES = 30  # GLIGEN's limit
 SHARED = ("vae", "text_encoder", "tokenizer", "scheduler")  # with the text-to-image pipeline
-NULL_SHARE = 0.1
-ALONE_SHARE = 0.4  # of the whole scenes have one object repainted, after its name; the others all at once
+NULL_SHARE = 0.1  # neither caption nor boxes, for classifier-free guidance
+CAPTIONLESS_SHARE = 0.3  # boxes alone: otherwise a single object's caption says all and boxes stay unread
+ALONE_SHARE = 0.6  # of the whole scenes have one object repainted, after its name; the others all at once
 GATES, GATE = ("fuser.alpha_attn", "fuser.alpha_dense"), 0.3  # the output of a gated layer counts tanh(GATE)
 KNOWN_WEIGHT = 0.1  # of the loss outside the boxes, where the answer is among the inputs
 
@@ -59,18 +60,35 @@ def grounded_unet(settings: FoundationTraining, base: UNet2DConditionModel) -> U
 def start(settings: FoundationTraining, base: UNet2DConditionModel) -> UNet2DConditionModel:
     """The U-Net as the training begins: `base` with gates, or that of `inpainting_start`.
 
+    What `base` has learned since `inpainting_parent` is added to that: differences between weights that come
+    from one model can be summed (task arithmetic, Ilharco et al. 2023, arXiv 2212.04089).
+
     Raises:
-        InputError: `inpainting_start` is no folder of a grounded inpainting U-Net, or one of another size.
+        InputError: a folder has no U-Net, or one of another size.
     """
-    path, unet = settings.inpainting_start, grounded_unet(settings, base)
-    if path is None:
+    unet = grounded_unet(settings, base)
+    if settings.inpainting_start is None:
         return unet
+    unet = _same_size(unet, settings.inpainting_start, "inpainting_start")
+    if settings.inpainting_parent is None:
+        return unet
+    parent = _same_size(base, settings.inpainting_parent, "inpainting_parent").state_dict()
+    state = unet.state_dict()  # shares its memory with the parameters
+    for name, now in base.state_dict().items():
+        learned = now - parent[name]
+        state[name][:, : learned.shape[1]].add_(learned) if name == "conv_in.weight" else state[name].add_(
+            learned
+        )
+    return unet
+
+
+def _same_size(expected: UNet2DConditionModel, path: str, setting: str) -> UNet2DConditionModel:
     if not (Path(path) / "unet" / "config.json").is_file():
-        raise InputError(f"inpainting_start: {path}: not a pipeline folder: it has no unet/config.json")
+        raise InputError(f"{setting}: {path}: not a pipeline folder: it has no unet/config.json")
     given = UNet2DConditionModel.from_pretrained(path, subfolder="unet", torch_dtype=torch.float32)
-    shapes = [{name: tuple(it.shape) for name, it in one.state_dict().items()} for one in (given, unet)]
+    shapes = [{name: tuple(it.shape) for name, it in one.state_dict().items()} for one in (given, expected)]
     if shapes[0] != shapes[1]:
-        raise InputError(f"inpainting_start: {path}: its U-Net is of another size than the settings say")
+        raise InputError(f"{setting}: {path}: its U-Net is of another size than expected here")
     return given
 
 
@@ -179,11 +197,12 @@ def make(job: FoundationJob) -> dict:
             clean, boxes = windows_around(clean, boxes, slot, base.config.sample_size, rng)
         mask = box_mask(boxes, present, clean.shape[-1]).to(device)
         dropped = torch.from_numpy(rng.random(count) < NULL_SHARE)
+        captionless = dropped | torch.from_numpy(rng.random(count) < CAPTIONLESS_SHARE)
         prompts = [
             ""
-            if drop
+            if without
             else ", ".join(dict.fromkeys(names[c] for c, p in zip(cs.tolist(), ps, strict=True) if p))
-            for cs, ps, drop in zip(categories, present, dropped, strict=True)
+            for cs, ps, without in zip(categories, present, captionless, strict=True)
         ]
         with torch.no_grad():
             context = text_encoder(tokenize(tokenizer, prompts).to(device)).last_hidden_state
