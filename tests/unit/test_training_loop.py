@@ -192,3 +192,31 @@ def test_two_processes_train_to_what_one_trains_stopped_and_resumed_to_the_same_
     assert torch.load(tmp_path / "cut" / "checkpoint.pt", weights_only=True)["iteration"] == 8
     assert run(tmp_path / "cut", processes=2) == 0
     assert same(weights(tmp_path / "cut"), pair)
+
+
+def test_parameters_may_have_parts_of_learning_rate_and_weight_decay(tmp_path):
+    """Against AdamW's own groups, with the cosine in place of the line."""
+
+    def part(name: str, parameter: torch.nn.Parameter) -> tuple[float, float]:
+        return (0.1, 0.0) if name.startswith("0.0.") else (1.0, float(parameter.ndim > 1))
+
+    learned = fit(tmp_path, share=part, weight_decay=0.5, falling="cosine", ema_decay=None, parts=1)
+    model = new_model()
+    groups = [
+        {"params": [*model[0].parameters()], "share": 0.1, "weight_decay": 0.0},
+        {"params": [model[2].weight], "share": 1.0, "weight_decay": 0.5},
+        {"params": [model[2].bias], "share": 1.0, "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.99))
+    for step in range(STEPS):
+        rising = min(1, (step + 1) / 3)
+        rate = RATE * rising * (1 + np.cos(np.pi * step / STEPS)) / 2
+        for group in optimiser.param_groups:
+            group["lr"] = rate * group["share"]
+        torch.manual_seed(seed_for(5, "step", step, 0))
+        optimiser.zero_grad()
+        loss_of(model, np.random.default_rng([5, step, 0])).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(learned[name], value)

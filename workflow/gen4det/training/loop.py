@@ -1,6 +1,7 @@
 """One plain training loop, on accelerate: of engines that learn and of the miniature's foundation models."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,10 @@ StepLoss = Callable[[int, np.random.Generator], torch.Tensor | dict[str, torch.T
 """Maps a step and a generator to the loss of one part of its batch: a scalar, or scalars by name to be
 added up; their names contain "loss", none is just that."""
 
+Share = Callable[[str, nn.Parameter], tuple[float, float]]
+"""(multiple of the learning rate, multiple of the weight decay) of a parameter, named "<place of its module
+among those given>.<its name there>", e.g. "0.conv_in.weight"."""
+
 
 def train(
     modules: Sequence[nn.Module],
@@ -39,6 +44,8 @@ def train(
     learning_rate: float,
     warmup: int = 100,
     constant_share: float = 0.0,
+    falling: Literal["linear", "cosine"] = "linear",
+    share: Share | None = None,
     ema_decay: float | None = None,
     weight_decay: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.99),
@@ -81,7 +88,10 @@ def train(
             that of a finished training, so that what follows may fail: remove it when the result is written.
         fingerprint: what the result depends on, see `WorkFolder`.
         learning_rate: its largest value. It rises linearly over `warmup` steps, stays for `constant_share` of
-            all steps and falls linearly to zero; with a share of 1 it never falls.
+            all steps and falls to zero; with a share of 1 it never falls.
+        falling: how it falls: along a line, or half a period of the cosine.
+        share: parts of the learning rate and of the weight decay that single parameters have; None: all of
+            both.
         ema_decay: decay of the exponential moving average (diffusers' EMAModel: at step n at most
             n / (9 + n), 0 at the first); None: no average.
         max_norm: gradients longer than this are shortened to it.
@@ -105,7 +115,7 @@ def train(
         if not isinstance(work, WorkFolder):
             work = stack.enter_context(WorkFolder(work, fingerprint or {}))
         run = _Run(
-            modules, step_loss, learning_rate, weight_decay, betas, ema_decay, precision, parts, device
+            modules, step_loss, learning_rate, weight_decay, betas, share, ema_decay, precision, parts, device
         )
         run.restore(work.take())
         own = range(rank, parts, count)
@@ -114,7 +124,7 @@ def train(
         with bar:
             while run.step < steps and not processes.any_of(stop is not None and stop.reached()):
                 started = time.monotonic()
-                rate = learning_rate * rate_at(run.step, steps, warmup, constant_share)
+                rate = learning_rate * rate_at(run.step, steps, warmup, constant_share, falling)
                 losses = run.iterate(own, rate, max_norm, seed)
                 run.cpu_seconds = time.process_time() - cpu
                 run.seconds += time.monotonic() - started
@@ -146,11 +156,25 @@ def train(
     }
 
 
-def rate_at(step: int, steps: int, warmup: int, constant_share: float) -> float:
+def rate_at(step: int, steps: int, warmup: int, constant_share: float, falling: str = "linear") -> float:
     """Share of the learning rate at a step, from 0: rising, constant, falling to zero after the last step."""
     rising = min(1.0, (step + 1) / warmup) if warmup else 1.0
-    falling = steps * (1 - constant_share)
-    return rising * (min(1.0, (steps - step) / falling) if falling else 1.0)
+    length = steps * (1 - constant_share)
+    left = min(1.0, (steps - step) / length) if length else 1.0
+    return rising * (left if falling == "linear" else (1 - math.cos(math.pi * left)) / 2)
+
+
+def _groups(modules: nn.ModuleList, share: Share, weight_decay: float) -> list[dict]:
+    """Parameters with equal parts of learning rate and weight decay together, in the order of the first
+    ones."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in modules.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(share(name, parameter), []).append(parameter)
+    return [
+        {"params": parameters, "share": rate, "weight_decay": decay * weight_decay}
+        for (rate, decay), parameters in groups.items()
+    ]
 
 
 class _Part(nn.Module):
@@ -176,6 +200,7 @@ class _Run:
         learning_rate: float,
         weight_decay: float,
         betas: tuple[float, float],
+        share: Share | None,
         ema_decay: float | None,
         precision: str,
         parts: int,
@@ -189,8 +214,9 @@ class _Run:
         )
         self._modules.to(self._accelerator.device)
         self._learned = [p for p in self._modules.parameters() if p.requires_grad]
+        groups = _groups(self._modules, share or (lambda name, parameter: (1.0, 1.0)), weight_decay)
         optimiser = torch.optim.AdamW(
-            self._learned, lr=learning_rate, betas=betas, weight_decay=weight_decay, fused=True
+            groups, lr=learning_rate, betas=betas, weight_decay=weight_decay, fused=True
         )
         # The caller's modules are inside, unchanged: what learns is what the caller's step_loss calls.
         self._part, self._optimiser = self._accelerator.prepare(_Part(modules, step_loss), optimiser)
@@ -200,7 +226,7 @@ class _Run:
     def iterate(self, own: range, rate: float, max_norm: float, seed: int) -> dict[str, torch.Tensor]:
         """One step on this process's parts; the losses of all processes, averaged, on the device."""
         for group in self._optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         sums: dict[str, torch.Tensor] = {}
         for part in own:
             torch.manual_seed(seed_for(seed, "step", self.step, part))
