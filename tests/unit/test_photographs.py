@@ -14,6 +14,7 @@ from PIL import Image
 from gen4det.core.errors import InputError
 from gen4det.data.annotations import load_annotations, write_annotations
 from gen4det.data.datasets import load_dataset
+from gen4det.data.defects import HINT
 from gen4det.data.images import ImageStore, encode_image, image_name
 from gen4det.data.photographs import register_photographs
 from gen4det.data.source_settings import PhotographsDataset, SubsetDataset
@@ -128,7 +129,8 @@ def test_photographs_in_a_zip(photographs, tmp_path):
 def test_missing_photograph(photographs, tmp_path):
     (photographs / "val" / "102.jpg").unlink()
     message = refusal(source(photographs), tmp_path / "out" / "dataset.json")
-    assert message == f"{photographs / 'val' / '102.jpg'}: no such image"
+    path = photographs / "val" / "102.jpg"
+    assert message == f"{path}: no such image; {HINT}"
 
 
 def test_truncated_photograph(photographs, tmp_path):

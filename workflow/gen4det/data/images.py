@@ -17,8 +17,8 @@ from PIL import Image, ImageOps
 
 from gen4det.core.errors import InputError
 from gen4det.core.provenance import atomic_write
+from gen4det.data.suffixes import IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 JPEG_QUALITY = 95
 Image.MAX_IMAGE_PIXELS = 1_000_000_000
 """Pillow takes more than twice this many pixels for an attack; its own limit, 179 million in effect, is below

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -12,16 +13,17 @@ from gen4det.data.annotations import (
     category_counts,
     frequency_groups,
     is_object,
-    load_annotations,
     to_lvis,
     write_annotations,
 )
 from gen4det.data.contradictions import check_boxes, measure_regions, with_areas
 from gen4det.data.datasets import DatasetDescriptor, SplitDescriptor, write_dataset
+from gen4det.data.defects import HINT, Defects
 from gen4det.data.images import ImageStore, image_name
-from gen4det.data.pictures_seen import UNSEEN, seen_file, write_seen
+from gen4det.data.pictures_seen import FOLDER, UNSEEN, own_files, seen_file, write_seen
 from gen4det.data.records import normalised
 from gen4det.data.source_settings import PhotographsDataset
+from gen4det.data.sources.own import read_splits
 from gen4det.data.validation import check_images, validate_annotations
 
 log = logging.getLogger(__name__)
@@ -34,73 +36,92 @@ def register_photographs(
     *,
     mask_detectors: Sequence[str] = (),
     tokens: Mapping[str, str] = MappingProxyType({}),
-) -> None:
+) -> dict[str, int]:
     """Check a user's data and write dataset.json, train.json and val.json.
 
-    The annotation files are copied with what the chosen evaluation needs filled in (`complete_splits`); the
-    images stay where they are. All annotations are checked before the first image is opened, then every
-    image is read and decoded once.
+    The annotations are copied with what the chosen evaluation needs filled in (`complete_splits`); the images
+    stay where they are. All annotations are checked before the first image is opened, then every image is
+    read and decoded once. Where bad ones are dropped, images are looked at first.
 
     Args:
         name: name of the data set.
-        output: where dataset.json is written, the other two beside it.
+        output: where dataset.json is written, the others beside it.
         mask_detectors: configs of detectors that will learn masks from these data.
-        tokens: by split, what told that pictures have changed; written down with what was seen of them.
+        tokens: by split, or "folder", what told that files have changed; written down with what was seen.
+
+    Returns:
+        {"annotation": n, "image": m} left out, see `on_bad_annotation`.
 
     Raises:
-        InputError: the first problem of the data, see `validate_annotations`; or most boxes contradict their
-            masks; or masks are missing that a detector needs; or training and validation categories differ;
-            or the disk is full.
+        InputError: the first problem of the data, see `validate_annotations` and `data.sources`; or most
+            boxes contradict their masks; or masks are missing that a detector needs; or training and
+            validation categories differ; or the disk is full.
     """
     output = Path(output)
-    sources = {"train": settings.train, "val": settings.val}
+    defects = Defects(settings.on_bad_annotation)
     white = {"refuse": None, "full-range": 65535}.get(settings.sixteen_bit, settings.sixteen_bit)
-    stores = {split: ImageStore(source.images, white=white) for split, source in sources.items()}
-    loaded = {split: load_annotations(source.annotations) for split, source in sources.items()}
+    found = read_splits(settings, defects, white)
+    stores = {split: ImageStore(it.images, white=white) for split, it in found.items()}
+    loaded = {split: it.data for split, it in found.items()}
     for split, data in loaded.items():
         # A category without validation images has no result, which is a fact; without training images it
         # cannot be learnt, which is most likely a mistake.
         allow = split == "val" or settings.allow_empty_categories
-        warnings = validate_annotations(data, source=sources[split].annotations, allow_empty_categories=allow)
-        loaded[split], more = _put_right(data, sources[split].annotations)
+        warnings = validate_annotations(
+            data, source=found[split].source, allow_empty_categories=allow, hint=HINT
+        )
+        loaded[split], more = _put_right(data, found[split].source)
         for warning in (*warnings, *more):
             log.warning(warning)
-    _same_categories(loaded, settings)
+    _same_categories(loaded, {split: it.source for split, it in found.items()})
     loaded = _without_unused_categories(loaded)
-    completed = complete_splits(
-        loaded["train"], loaded["val"], settings.format, str(settings.train.annotations)
-    )
+    completed = complete_splits(loaded["train"], loaded["val"], settings.format, found["train"].source)
 
     for split, data in zip(("train", "val"), completed, strict=True):
-        _check_masks(data, sources[split].annotations, mask_detectors)
+        _check_masks(data, found[split].source, mask_detectors)
 
     hashes = {}
-    for split, source in sources.items():
-        check_images(loaded[split], source.annotations, stores[split], decode=True)
+    for split, it in found.items():
+        if not defects.drops:
+            on_bad = partial(_refuse_image, defects)
+            check_images(loaded[split], it.source, stores[split], decode=True, on_bad=on_bad)
         hashes[split] = _image_hashes(loaded[split], stores[split])
     shared = set(hashes["train"].values()) & set(hashes["val"].values())
     if shared:
         log.warning("%d images of the validation split are also in the training split", len(shared))
 
+    everything: dict[Path, str] = {}
     for split, data in zip(("train", "val"), completed, strict=True):
         write_annotations(output.parent / f"{split}.json", data)
         files = map(stores[split].file_of, hashes[split])
         known = {stores[split].root / image: digest for image, digest in hashes[split].items()}
         write_seen(seen_file(output, split), stores[split].root, files, tokens.get(split, UNSEEN), known)
+        everything |= known
+    if settings.folder is not None:
+        folder, token = Path(settings.folder), tokens.get(FOLDER, UNSEEN)
+        write_seen(seen_file(output, FOLDER), folder, own_files(folder), token, everything)
+    defects.write(output.parent)
     splits = {
         split: SplitDescriptor(
             annotations=f"{split}.json",
-            images=str(Path(source.images).resolve()),
+            images=str(it.images.resolve()),
             images_sha256=content_hash(hashes[split]),
             white=white,
         )
-        for split, source in sources.items()
+        for split, it in found.items()
     }
     categories = completed[0]["categories"]
     write_dataset(
         output, DatasetDescriptor(name=name, format=settings.format, categories=categories, **splits)
     )
+    if left_out := defects.summary():
+        log.warning("%s: %s", output, left_out)
     log.info("%s: %s", output, summary(*completed))
+    return defects.counts()
+
+
+def _refuse_image(defects: Defects, record: dict, problem: str) -> None:
+    defects.refuse(problem)
 
 
 def complete_splits(train: dict, val: dict, format: str, source: str) -> tuple[dict, dict]:
@@ -150,9 +171,8 @@ def _check_masks(data: dict, source: str, mask_detectors: Sequence[str]) -> None
         )
 
 
-def _same_categories(loaded: dict[str, dict], settings: PhotographsDataset) -> None:
+def _same_categories(loaded: dict[str, dict], files: dict[str, str]) -> None:
     named = {split: {c["id"]: c["name"] for c in data["categories"]} for split, data in loaded.items()}
-    files = {"train": settings.train.annotations, "val": settings.val.annotations}
     for identifier in sorted(named["train"].keys() | named["val"].keys()):
         train, val = named["train"].get(identifier), named["val"].get(identifier)
         if train is None or val is None:

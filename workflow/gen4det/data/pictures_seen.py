@@ -4,20 +4,29 @@ Nothing heavy is imported here: the Snakefile reads these files.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from gen4det.core.errors import InputError
 from gen4det.core.json_files import read_json
 from gen4det.core.provenance import file_hash, write_json
+from gen4det.data.sources.found import files_below
+from gen4det.data.suffixes import ANNOTATION_SUFFIXES, IMAGE_SUFFIXES
 
 UNSEEN = ""
 """Token of pictures that were never checked."""
+FOLDER = "folder"
+"""In place of a split: all files of a folder of images and annotations."""
 
 
 def seen_file(descriptor: str | Path, split: str) -> Path:
     """Where it stands: `pictures_<split>.json` beside dataset.json."""
     return Path(descriptor).with_name(f"pictures_{split}.json")
+
+
+def own_files(root: Path) -> Iterator[Path]:
+    """Images, annotations and zips below a folder, hidden ones left out."""
+    return files_below(root, IMAGE_SUFFIXES | ANNOTATION_SUFFIXES | {".zip"})
 
 
 def write_seen(path: Path, root: Path, files: Iterable[Path], token: str, hashes: dict[Path, str]) -> None:

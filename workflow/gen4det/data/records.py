@@ -94,6 +94,39 @@ def _check_fields(data: dict, source: str | Path) -> None:
                     )
 
 
+def bad_annotations(data: dict) -> list[tuple[int, str]]:
+    """(position, what is wrong) of the annotations that `check_records` would refuse, one problem each."""
+    images, categories = (
+        {record.get("id") for record in data[key] if isinstance(record, dict) and _is_whole(record.get("id"))}
+        for key in ("images", "categories")
+    )
+    seen: set[int] = set()
+    found = []
+    for position, annotation in enumerate(data["annotations"]):
+        if reason := _problem_of(annotation, images, categories, seen):
+            found.append((position, reason))
+        else:
+            seen.add(annotation["id"])
+    return found
+
+
+def _problem_of(annotation: object, images: set, categories: set, seen: set[int]) -> str | None:
+    if not isinstance(annotation, dict):
+        return f"expected an object, got {annotation!r:.60}"
+    for key, known in (("id", None), ("image_id", images), ("category_id", categories)):
+        value = annotation.get(key)
+        if not _is_whole(value):
+            return f"{key} must be a whole number (got {value!r:.60})"
+        if known is not None and value not in known:
+            return f"unknown {key.removesuffix('_id')} {value}"
+    if annotation["id"] in seen:
+        return f"its id {annotation['id']} is used before"
+    for key, (is_sound, expected) in OPTIONAL["annotations"].items():
+        if key in annotation and not is_sound(annotation[key]):
+            return f"{key} must be {expected}, or left out (got {annotation[key]!r:.60})"
+    return None
+
+
 def _check_names(data: dict, source: str | Path) -> None:
     seen: set[str] = set()
     for category in data["categories"]:

@@ -3,9 +3,9 @@
 Apart from the other sources, so that the code hash of these stages does not depend on them.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gen4det.core.settings import Settings
 
@@ -23,22 +23,47 @@ class PhotographsSplit(Settings):
 
 
 class PhotographsDataset(Settings):
-    """A user's own photographs; they stay where they are."""
+    """A user's own photographs; they stay where they are.
+
+    Given by `folder`, whose layout is recognised, or by `train` and `val`.
+    """
 
     source: Literal["photographs"]
     """Where the data come from."""
-    format: Literal["lvis", "coco"]
+    format: Literal["lvis", "coco"] = "coco"
     """Protocol of the evaluation. A COCO-style file serves as lvis, too: groups are then counted, and the
     annotations are taken to be exhaustive."""
-    train: PhotographsSplit
-    """Training split."""
-    val: PhotographsSplit
-    """Validation split, of the same categories."""
+    folder: str | None = None
+    """Folder with images and annotations in the layout of COCO, LVIS, PASCAL VOC or YOLO."""
+    layout: Literal["auto", "coco", "voc", "yolo"] = "auto"
+    """Layout of the folder, where it has files of several."""
+    first_pixel: Literal["auto", 0, 1] = "auto"
+    """PASCAL VOC: number of the first pixel. 1: as VOC itself, last pixel included; 0: edges from 0 on, as
+    many tools write them; "auto": 0 if any coordinate is, else 1."""
+    train: PhotographsSplit | None = None
+    """Training split, in place of a folder."""
+    val: PhotographsSplit | None = None
+    """Validation split, of the same categories; without one, images of the training split are set apart."""
+    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the images set apart for validation, category by category, where the data are one split."""
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of that choice."""
+    on_bad_annotation: Literal["refuse", "drop"] = "refuse"
+    """"drop": annotations and images that cannot be used are left out, counted in the log, and written with
+    the reason to dropped.json beside dataset.json."""
     sixteen_bit: Literal["refuse", "full-range"] | WhiteLevel = "refuse"
     """PNG and TIFF of 16 bits per channel, grey and colour alike. "full-range": 65535 becomes 255. A number:
     this value and all above become 255, e.g. 4095 for sensors of 12 bits. 0 stays 0."""
     allow_empty_categories: bool = False
     """Whether categories without training images are a warning instead of an error."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.folder is None) == (self.train is None):
+            raise ValueError("give either folder, or train (with val, if there is one)")
+        if self.folder is not None and self.val is not None:
+            raise ValueError("val: the folder has its own; give train and val, or folder alone")
+        return self
 
 
 class SubsetDataset(Settings):

@@ -32,6 +32,7 @@ def validate_annotations(
     images: ImageStore | None = None,
     decode: bool = False,
     allow_empty_categories: bool = False,
+    hint: str = "",
 ) -> list[str]:
     """Check a COCO or LVIS dictionary; the first problem is an error.
 
@@ -40,6 +41,7 @@ def validate_annotations(
         images: where the images lie; without it only the annotations are checked.
         decode: read every image to its end (finds truncated files) instead of its header only.
         allow_empty_categories: warn about categories without an object instead of refusing them.
+        hint: what to do about bad annotations, for the message.
 
     Returns:
         Warnings, one line each.
@@ -56,7 +58,8 @@ def validate_annotations(
     if problems:
         index, reason = problems[0]
         more = f" (and {len(problems) - 1} more such annotations)" if len(problems) > 1 else ""
-        raise InputError(f"{source}: annotation {data['annotations'][index]['id']}: {reason}{more}")
+        then = f"; {hint}" if hint else ""
+        raise InputError(f"{source}: annotation {data['annotations'][index]['id']}: {reason}{more}{then}")
     warnings += _check_categories(data, source, allow_empty_categories)
     without_mask = sum(not a.get("segmentation") for a in data["annotations"])
     if without_mask:
@@ -258,24 +261,53 @@ def _rle_problem(rle: dict, size: np.ndarray) -> str | None:
 # --- images -------------------------------------------------------------------------------------
 
 
-def check_images(data: dict, source: str | Path, images: ImageStore, *, decode: bool) -> None:
-    """Every image is there, readable and of the annotated size. Raises InputError for the first problem."""
+def check_images(
+    data: dict,
+    source: str | Path,
+    images: ImageStore,
+    *,
+    decode: bool,
+    on_bad: Callable[[dict, str], None] | None = None,
+) -> None:
+    """Every image is there, readable and of the annotated size.
 
-    def size_of(record: dict) -> tuple[int, int]:
-        if decode:
-            height, width = images.image(image_name(record)).shape[:2]
-            return width, height
-        return images.size(image_name(record))
+    Args:
+        on_bad: told of each bad image: its record, and what is wrong.
+
+    Raises:
+        InputError: the first problem, without `on_bad`.
+    """
+
+    def problem_of(record: dict) -> str | None:
+        try:
+            if decode:
+                height, width = images.image(image_name(record)).shape[:2]
+                size = width, height
+            else:
+                size = images.size(image_name(record))
+        except InputError as error:
+            return str(error)
+        return _size_problem(record, size, source, images)
 
     description = "decoding images" if decode else "checking images"
-    for record, size in zip(data["images"], _in_threads(size_of, data["images"], description), strict=True):
-        if size != (record["width"], record["height"]):
-            turned = size == (record["height"], record["width"])
-            hint = " (turned: does the file carry an EXIF orientation?)" if turned else ""
-            raise InputError(
-                f"{images.root / image_name(record)}: {size[0]}x{size[1]} pixels, but {source} says "
-                f"{record['width']}x{record['height']}{hint}"
-            )
+    for record, problem in zip(
+        data["images"], _in_threads(problem_of, data["images"], description), strict=True
+    ):
+        if problem and on_bad is None:
+            raise InputError(problem)
+        if problem:
+            on_bad(record, problem)
+
+
+def _size_problem(record: dict, size: tuple[int, int], source: str | Path, images: ImageStore) -> str | None:
+    if size == (record["width"], record["height"]):
+        return None
+    turned = size == (record["height"], record["width"])
+    hint = " (turned: does the file carry an EXIF orientation?)" if turned else ""
+    return (
+        f"{images.root / image_name(record)}: {size[0]}x{size[1]} pixels, but {source} says "
+        f"{record['width']}x{record['height']}{hint}"
+    )
 
 
 def _in_threads(function: Callable, items: list, description: str):

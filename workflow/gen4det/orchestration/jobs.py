@@ -13,13 +13,13 @@ from typing import Any
 
 from gen4det.core.errors import InputError
 from gen4det.core.settings import suggest
-from gen4det.data.pictures_seen import seen_file
+from gen4det.data.pictures_seen import FOLDER, seen_file
 from gen4det.detection.config_files import learns_masks
 from gen4det.orchestration import needs
 from gen4det.orchestration.detector_jobs import DetectorJobs
 from gen4det.orchestration.hashes import sampled_hash
 from gen4det.orchestration.job_text import job
-from gen4det.orchestration.own_files import pictures_token
+from gen4det.orchestration.own_files import folder_token, pictures_token
 from gen4det.orchestration.scale import JobNeeds
 
 
@@ -90,15 +90,18 @@ class Jobs(DetectorJobs):
         own = {}
         if data.source == "photographs":
             own = {
-                "pictures": {split: self._pictures(wildcards, split) for split in ("train", "val")},
+                "pictures": self._pictures(wildcards),
                 "files": {file: sampled_hash(Path(file)) for file in _annotations(data) if _has_braces(file)},
             }
         return job(data.model_dump(mode="json"), stage, **self.downloads.registered(data), **own)
 
-    def _pictures(self, wildcards: Any, split: str) -> str:
-        """What changes when one of the user's pictures does."""
-        root = getattr(self.config.datasets[wildcards.dataset], split).images
-        return pictures_token(seen_file(self.dataset(wildcards), split), Path(root))
+    def _pictures(self, wildcards: Any) -> dict[str, str]:
+        """What changes when one of the user's pictures does, or, of a folder, any file in it."""
+        data, descriptor = self.config.datasets[wildcards.dataset], self.dataset(wildcards)
+        if data.folder is not None:
+            return {FOLDER: folder_token(seen_file(descriptor, FOLDER), Path(data.folder))}
+        roots = {split: it.images for split in ("train", "val") if (it := getattr(data, split))}
+        return {split: pictures_token(seen_file(descriptor, split), Path(it)) for split, it in roots.items()}
 
     def mask_detectors(self, wildcards: Any, input: Any) -> str:
         """Configs of the detectors that learn masks from a data set or a subset of it, as an option.
@@ -150,7 +153,8 @@ def one_of(names: Iterable[str]) -> str:
 
 def _annotations(data: Any) -> list[str]:
     """Annotation files of a user's own data, those that are there."""
-    return [file for file in (data.train.annotations, data.val.annotations) if Path(file).is_file()]
+    splits = [split for split in (data.train, data.val) if split is not None]
+    return [split.annotations for split in splits if Path(split.annotations).is_file()]
 
 
 def _has_braces(path: str) -> bool:

@@ -9,7 +9,17 @@ from pathlib import Path
 
 from gen4det.core.errors import InputError
 from gen4det.core.provenance import content_hash, file_hash, write_json
-from gen4det.data.pictures_seen import UNSEEN, read_seen
+from gen4det.data.pictures_seen import UNSEEN, own_files, read_seen
+
+
+def folder_token(seen_file: Path, root: Path) -> str:
+    """A text that changes when an image or an annotation file of a folder is exchanged, deleted or added."""
+    token = pictures_token(seen_file, root)
+    seen = read_seen(seen_file)
+    if seen is None:
+        return token
+    added = {os.path.relpath(path, root) for path in own_files(root)} - seen["files"].keys()
+    return content_hash([token, sorted(added)])[:16] if added else token
 
 
 def pictures_token(seen_file: Path, root: Path) -> str:

@@ -1,7 +1,7 @@
 """Register a user's own photographs as a data set.
 
-Checks the annotation files and every image, and writes dataset.json, train.json and val.json. The images stay
-where they are.
+Reads a folder in the layout of COCO, LVIS, PASCAL VOC or YOLO, or annotation files of COCO's. Checks the
+annotations and every image, and writes dataset.json, train.json and val.json. The images stay where they are.
 """
 
 from pathlib import Path
@@ -26,16 +26,17 @@ def main() -> None:
     args = parser.parse_args()
     settings = stage_settings(args, PhotographsDataset)
     name = args.name or args.output.resolve().parent.name
-    inputs = (settings.train.annotations, settings.val.annotations)
+    inputs = tuple(split.annotations for split in (settings.train, settings.val) if split is not None)
     code = ("gen4det.stages.photographs",)
-    with RunRecord(args.output, settings=settings.model_dump(), code=code, inputs=inputs):
-        register_photographs(
+    with RunRecord(args.output, settings=settings.model_dump(), code=code, inputs=inputs) as record:
+        left_out = register_photographs(
             name,
             settings,
             args.output,
             mask_detectors=args.mask_detectors,
             tokens=args.settings.get("pictures", {}),
         )
+        record.add(left_out=left_out)
 
 
 if __name__ == "__main__":

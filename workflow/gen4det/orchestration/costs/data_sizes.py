@@ -5,7 +5,10 @@ from pathlib import Path
 from gen4det.core.errors import InputError
 from gen4det.core.settings import parse_settings
 from gen4det.core.yaml_files import read_yaml
-from gen4det.data.annotations import frequency_groups, load_annotations
+from gen4det.data.annotations import frequency_groups
+from gen4det.data.defects import Defects
+from gen4det.data.shards import dumps
+from gen4det.data.sources.own import read_splits
 from gen4det.engines.work import DataSize
 from gen4det.miniature.categories import CATEGORIES
 from gen4det.orchestration.project import Project
@@ -59,21 +62,35 @@ class DataSizes:
 
     def _photographs(self, data) -> DataSize | None:
         """Counted from the user's annotations; None where they are not there yet."""
-        files = [self.project.root / split.annotations for split in (data.train, data.val)]
-        if not all(file.is_file() for file in files):
-            return None
-        train, val = (load_annotations(file) for file in files)
+        root = self.project.root
+        if data.folder is not None:
+            data = data.model_copy(update={"folder": str(root / data.folder)})
+            if not Path(data.folder).is_dir():
+                return None
+        else:
+            splits = {split: it for split in ("train", "val") if (it := getattr(data, split))}
+            here = {
+                split: it.model_copy(
+                    update={"annotations": str(root / it.annotations), "images": str(root / it.images)}
+                )
+                for split, it in splits.items()
+            }
+            if not all(Path(it.annotations).is_file() for it in here.values()):
+                return None
+            data = data.model_copy(update=here)
+        found = read_splits(data, Defects("drop"), look=False)
+        train, val = found["train"].data, found["val"].data
+        if not train["images"]:
+            raise InputError(f"{found['train'].source}: no training image")
         groups = list(frequency_groups(train).values())
         areas = [image["width"] * image["height"] for image in train["images"]]
-        if not areas:
-            raise InputError(f"{files[0]}: no training image")
         return DataSize(
             train_images=len(areas),
             val_images=len(val["images"]),
             categories={group: groups.count(group) for group in "rcf"},
             boxes=len(train["annotations"]),
             pixels=sum(areas) / len(areas),
-            annotation_bytes=sum(file.stat().st_size for file in files),
+            annotation_bytes=sum(len(dumps(it.data)) for it in found.values()),
         )
 
 
