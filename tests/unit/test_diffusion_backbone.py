@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_adapter import CONFIGS, config_file, save_model
 from tiny_detector import tiny_dataset, write_images
 
 from gen4det.core.errors import InputError
@@ -22,22 +23,8 @@ from gen4det.detection.weights import load_detector
 from gen4det.diffusion.frozen import FrozenFeatures, fingerprint, load_frozen
 from gen4det.diffusion.pipelines import load_text_to_image
 from gen4det.diffusion.settings import ModelSource
-from tiny_models import tiny_pipeline, tiny_unet
 
-CONFIGS = Path(__file__).parents[2] / "config" / "detectors"
-WIDTHS = (32, 64, 96, 128)  # distinct widths make channel mistakes visible
 KINDS = ["dino", "faster_rcnn"]
-
-
-def save_model(folder: Path, seed: int = 0) -> Path:
-    pipeline = tiny_pipeline(layers=1)
-    unet = tiny_unet(layers_per_block=1, block_out_channels=WIDTHS)
-    torch.manual_seed(seed)
-    for parameter in unet.parameters():
-        parameter.data.add_(0.01 * torch.randn_like(parameter))
-    pipeline.register_modules(unet=unet)
-    pipeline.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -48,28 +35,6 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def frozen(folder) -> FrozenFeatures:
     return load_frozen(ModelSource(path=str(folder)))
-
-
-def config_file(folder: Path, kind: str) -> str:
-    """The miniature's config, a size smaller still."""
-    base = CONFIGS / f"miniature_diffusion_{kind}.py"
-    text = f"_base_ = {str(base)!r}\nbatch_size = 2\nmax_iters = 6\n"
-    if kind == "dino":
-        text += """
-model = dict(
-    num_queries=20,
-    num_feature_levels=5,
-    neck=dict(num_outs=5),
-    encoder=dict(num_layers=1, layer_cfg=dict(self_attn_cfg=dict(num_levels=5))),
-    decoder=dict(num_layers=2, layer_cfg=dict(cross_attn_cfg=dict(num_levels=5))),
-    data_preprocessor=dict(pad_size_divisor=8),
-)
-"""
-    else:
-        text += "model = dict(data_preprocessor=dict(pad_size_divisor=8), neck=dict(num_outs=4))\n"
-    path = folder / f"tiny_{kind}.py"
-    path.write_text(text)
-    return str(path)
 
 
 class StopAfter:
