@@ -143,7 +143,7 @@ def project(tmp_path: Path, variants: dict, **changes) -> Jobs:
     study["arms"] = {"real": {}} | {name: {"synthetic": [name]} for name in variants}
     study["published"] = {}
     (root / "config/studies/lvis_rare.yaml").write_text(json.dumps(study))
-    values = read_yaml(ROOT / "config/config.yaml") | {"engines": {}} | changes
+    values = read_yaml(ROOT / "config/config.yaml") | {"engines": {}, "arms": {}} | changes
     return Jobs(load_project(values, source="config.yaml", root=root))
 
 

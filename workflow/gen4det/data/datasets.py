@@ -10,6 +10,7 @@ from gen4det.core.json_files import read_json
 from gen4det.core.provenance import content_hash, file_hash, write_json
 from gen4det.core.settings import Settings, parse_settings
 from gen4det.data.annotations import load_annotations
+from gen4det.data.captions import read_captions
 from gen4det.data.images import ImageStore
 
 Format = Literal["lvis", "coco"]
@@ -25,6 +26,8 @@ class SplitDescriptor(Settings):
     """Hash over names and contents of the images, where they do not lie in a zip beside the descriptor."""
     white: int | None = None
     """Value that is white in images of 16 bits per channel; null: such images are refused."""
+    captions: str | None = None
+    """Captions of its images, in COCO's layout; null: there are none."""
 
 
 class DatasetDescriptor(Settings):
@@ -48,6 +51,7 @@ class Split:
     images_sha256: str | None = None
     white: int | None = None
     """See `ImageStore`."""
+    captions_path: Path | None = None
 
     @cached_property
     def images(self) -> ImageStore:
@@ -58,17 +62,26 @@ class Split:
         """The annotation dictionary, read anew on each call. Raises InputError if unreadable."""
         return load_annotations(self.annotations_path)
 
+    def captions(self) -> dict[int, list[str]]:
+        """Captions by image id, read anew on each call; empty for a data set without any.
+
+        Raises:
+            InputError: not a file of captions in COCO's layout.
+        """
+        return {} if self.captions_path is None else read_captions(self.captions_path)
+
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over annotations and images; of images elsewhere the hash taken at registration.
+        """SHA-256 over annotations, captions and images; of images elsewhere the hash taken at registration.
 
         An archive of the user's own may be large, and every job asks: it is not read again.
         """
         images = self.images_sha256
         if images is None and self.images_path.is_file():
             images = file_hash(self.images_path)
-        scaled = [] if self.white is None else [self.white]
-        return content_hash([file_hash(self.annotations_path), images, *scaled])
+        more = [] if self.white is None else [self.white]
+        more += [] if self.captions_path is None else [file_hash(self.captions_path)]
+        return content_hash([file_hash(self.annotations_path), images, *more])
 
 
 @dataclass(frozen=True)
@@ -107,10 +120,11 @@ def load_dataset(path: str | Path) -> Dataset:
     for name in ("train", "val"):
         split = getattr(descriptor, name)
         annotations, images = path.parent / split.annotations, path.parent / split.images
-        for file in (annotations, images):
+        captions = path.parent / split.captions if split.captions else None
+        for file in (annotations, images, *([captions] if captions else [])):
             if not file.exists():
                 raise InputError(f"{path}: {name}: no such file or folder: {file}")
-        splits[name] = Split(annotations, images, split.images_sha256, split.white)
+        splits[name] = Split(annotations, images, split.images_sha256, split.white, captions)
     return Dataset(descriptor.name, descriptor.format, path=path, declared=descriptor.categories, **splits)
 
 

@@ -52,6 +52,8 @@ class SplitPlace:
     """File in the layout of COCO or LVIS."""
     voc: tuple[tuple[str, str], ...]
     """Instead of a file: (folder of a release below `images`, name of its image set)."""
+    captions: Path | None = None
+    """File in the layout of COCO; it need not be there."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +76,18 @@ class Places:
         """
         mirrored = self._holds_images(entry)
         annotations = self._locate(Path(entry.annotations)) if entry.annotations else None
+        captions = self._locate(Path(entry.captions)) if entry.captions else None
         if not mirrored:
             voc = tuple((part.folder, part.image_set) for part in entry.voc)
-            return SplitPlace(self.folder / entry.images, False, annotations, voc)
+            return SplitPlace(self.folder / entry.images, False, annotations, voc, captions)
         root = Path(self.root)
         releases = [self._locate(Path(entry.images, part.folder)) for part in entry.voc]
         voc = tuple(
             (str(release.relative_to(root)), part.image_set)
             for release, part in zip(releases, entry.voc, strict=True)
         )
-        return SplitPlace(root if voc else self._folder_of_images(Path(entry.images)), True, annotations, voc)
+        images = root if voc else self._folder_of_images(Path(entry.images))
+        return SplitPlace(images, True, annotations, voc, captions)
 
     def _holds_images(self, entry: RegisteredSplit) -> bool:
         names = [name for name, file in self.files.items() if _overlap(file.place, Path(entry.images))]

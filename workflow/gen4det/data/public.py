@@ -102,12 +102,24 @@ def prepare_public(name: str, settings: DownloadDataset, output: str | Path, *, 
         write_annotations(output.parent / f"{split}.json", data)
         # Results may be moved together with their downloads; a mirror stays where it is.
         images = place.images.resolve() if place.mirrored else os.path.relpath(place.images, output.parent)
-        splits[split] = SplitDescriptor(annotations=f"{split}.json", images=str(images))
+        captions = _captions(place, settings.root, output.parent)
+        splits[split] = SplitDescriptor(annotations=f"{split}.json", images=str(images), captions=captions)
     categories = completed[0]["categories"]
     write_dataset(
         output, DatasetDescriptor(name=name, format=dataset.format, categories=categories, **splits)
     )
     log.info("%s: %s", output, summary(*completed))
+
+
+def _captions(place: SplitPlace, root: str | None, folder: Path) -> str | None:
+    """Path of the captions of a split for its descriptor, where there are some."""
+    if place.captions is None:
+        return None
+    if not place.captions.is_file():  # a folder of the user's own may lack them, and few engines want them
+        log.warning("%s: no such file; the data set will have no captions", place.captions)
+        return None
+    elsewhere = root is not None and place.captions.resolve().is_relative_to(Path(root).resolve())
+    return str(place.captions.resolve()) if elsewhere else os.path.relpath(place.captions, folder)
 
 
 def _registered(registry: Registry, settings: DownloadDataset) -> RegisteredDataset:

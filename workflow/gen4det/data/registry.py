@@ -97,7 +97,7 @@ class VocPart(Settings):
     folder: RelativePath
     """Folder of the release, below `images` of its split."""
     image_set: str
-    """Name of a list in ImageSets/Main."""
+    """Name of a list in ImageSets/Main, or of one below ImageSets, e.g. "Segmentation/train"."""
 
 
 class RegisteredSplit(Settings):
@@ -105,6 +105,8 @@ class RegisteredSplit(Settings):
 
     annotations: RelativePath | None = None
     """File in the layout of COCO or LVIS."""
+    captions: RelativePath | None = None
+    """File of captions in the layout of COCO."""
     voc: tuple[VocPart, ...] = ()
     """Instead of a file: parts in the layout of PASCAL VOC."""
     images: RelativePath

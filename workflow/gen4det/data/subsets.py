@@ -78,4 +78,5 @@ def _descriptor(split: Split, folder: Path) -> dict:
         "images": os.path.relpath(split.images_path, folder),
         "images_sha256": split.images_sha256,
         "white": split.white,
+        "captions": split.captions_path and os.path.relpath(split.captions_path, folder),
     }

@@ -20,7 +20,8 @@ def voc_annotations(root: Path, parts: list[tuple[str, str]], *, difficult_as_cr
 
     Args:
         root: folder below which the parts lie; file names are relative to it.
-        parts: (folder, image set), e.g. ("2007-trainval/VOC2007", "trainval").
+        parts: (folder, image set), e.g. ("2007-trainval/VOC2007", "trainval"); lists of another task than
+            detection with its folder, e.g. "Segmentation/train".
         difficult_as_crowd: for evaluation: VOC ignores objects marked as difficult, as COCO ignores crowds.
             Otherwise they are objects like all others (47,223 in the 16,551 images of 07+12 trainval).
 
@@ -53,7 +54,8 @@ def voc_annotations(root: Path, parts: list[tuple[str, str]], *, difficult_as_cr
 
 
 def _image_set(folder: Path, image_set: str) -> list[str]:
-    path = folder / "ImageSets" / "Main" / f"{image_set}.txt"
+    place = image_set if "/" in image_set else f"Main/{image_set}"
+    path = folder / "ImageSets" / f"{place}.txt"
     try:
         return path.read_text().split()
     except OSError as error:

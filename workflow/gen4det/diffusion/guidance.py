@@ -21,7 +21,7 @@ def guided_noise(
     t: torch.Tensor | int,
     text: torch.Tensor,
     negative_text: torch.Tensor,
-    guidance: float,
+    guidance: float | torch.Tensor,
     *,
     boxes: Grounding | None = None,
     low_memory: bool = False,
@@ -33,7 +33,8 @@ def guided_noise(
         inputs: float (images, channels, height, width), scaled as the scheduler wants it.
         text: float (images, tokens, channels), the text encoder's states of each image's prompt.
         negative_text: float (1, tokens, channels), of what guidance leads away from, e.g. the empty prompt.
-        guidance: 1 is none; the U-Net is evaluated twice all the same.
+        guidance: one for all images, or float (images, 1, 1, 1). 1 is none; the U-Net is evaluated twice all
+            the same.
         boxes: for a grounded U-Net; without prompt, null boxes take their place. None: the gated layers are
             passed by.
         low_memory: two evaluations of half the batch.

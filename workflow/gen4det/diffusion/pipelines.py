@@ -21,14 +21,19 @@ PRECISIONS = {
 }
 
 
-def load_text_to_image(source: ModelSource | None, device: str = "cpu") -> StableDiffusionPipeline:
+def load_text_to_image(
+    source: ModelSource | None, device: str = "cpu", **parts: torch.nn.Module
+) -> StableDiffusionPipeline:
     """Load a pipeline in float32, without safety checker and image encoder.
+
+    Args:
+        parts: those that are there already, by name, e.g. `unet`; they stay as they are but for the device.
 
     Raises:
         InputError: no source, no such folder, a hub id without revision, another kind of pipeline, or files
             that are missing or damaged.
     """
-    return _load_pipeline(source, StableDiffusionPipeline.__name__, device)
+    return _load_pipeline(source, StableDiffusionPipeline.__name__, device, **parts)
 
 
 def load_grounded_inpainting(source: ModelSource, device: str = "cpu") -> StableDiffusionPipeline:

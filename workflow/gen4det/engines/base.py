@@ -21,7 +21,7 @@ from gen4det.core.errors import InputError
 from gen4det.core.settings import parse_settings
 from gen4det.diffusion.settings import FoundationSettings
 from gen4det.engines.settings import EngineSettings
-from gen4det.engines.steps import Step
+from gen4det.engines.steps import DETECTORS, Step
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +49,8 @@ class Inputs:
     """Label files of the drawn shards, the images beside them: step -> files in the order of the shards."""
     detections: dict[str, list[Path]] = field(default_factory=dict)
     """What detectors found: "dataset" or the draw step -> files, of shards in their order."""
+    detectors: dict[str, Path] = field(default_factory=dict)
+    """Weights of trained detectors, by the field of the settings that names them."""
     manifest: Path | None = None
     """What another variant planned, for steps that draw it."""
 
@@ -305,3 +307,6 @@ def check_inputs(step: Step, settings: EngineSettings, inputs: Inputs) -> None:
     for asked in step.detections:
         if getattr(settings, asked.setting) is not None and asked.on not in inputs.detections:
             raise InputError(f"step {step.name!r} reads detections: give --reads detections.{asked.on}=FILE")
+    for name in step.detectors:
+        if name not in inputs.detectors:
+            raise InputError(f"step {step.name!r} reads a detector: give --reads {DETECTORS}{name}=FILE")

@@ -20,6 +20,17 @@ class AskedDetector(Settings):
     """Detections per image at most, the best ones."""
 
 
+class TrainedDetector(Settings):
+    """A detector of real images, the arm `real` of a data set, whose weights a step reads."""
+
+    detector: str
+    """Detector by its name in the scale's `detectors`."""
+    dataset: str | None = None
+    """Data set that it is trained on, by its name in the scale's `datasets`; null: the one drawn for."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed that it was trained with."""
+
+
 class EngineSettings(Settings):
     """Base of `gen4det.engines.<method>.settings:Settings`."""
 

@@ -41,6 +41,10 @@ class Detections:
     """Field of the method's settings, an `AskedDetector`, that says which detector; null asks none."""
 
 
+DETECTORS = "detectors."
+"""Begins the names of trained detectors among what a step reads; their settings' field follows."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One step of a method.
@@ -61,6 +65,9 @@ class Step:
     """Which of the run's foundation models it reads; when another one changes, its results stand."""
     detections: tuple[Detections, ...] = ()
     """Detectors whose answers it reads."""
+    detectors: tuple[str, ...] = ()
+    """Fields of the method's settings, each a `TrainedDetector`, whose weights it reads: detectors of real
+    images, trained by the workflow as those of tables are."""
     manifest_of: str | None = None
     """Field of the method's settings that names another variant: the step reads what that one planned."""
     has_losses: bool = True
@@ -102,7 +109,8 @@ class Steps:
                     known = ", ".join(self._by_name) or "none"
                     raise ValueError(f"step {step.name!r} reads {name!r}; the steps before it: {known}")
             other = () if step.manifest_of is None else (step.manifest_of,)
-            for name in (*(step.settings or ()), *(d.setting for d in step.detections), *other):
+            asked = (d.setting for d in step.detections)
+            for name in (*(step.settings or ()), *asked, *step.detectors, *other):
                 if name not in fields:
                     raise ValueError(f"step {step.name!r}: the settings have no field {name!r}")
             self._by_name[step.name] = step
@@ -114,6 +122,7 @@ class Steps:
                 )
         named = {field for step in steps for field in step.settings or ()}
         named |= {d.setting for step in steps for d in step.detections}
+        named |= {field for step in steps for field in step.detectors}
         self._common = common
         self._rest = fields - named - common - {IMAGE_FORMAT}
         if self._rest and all(step.settings is not None for step in steps):
@@ -154,7 +163,7 @@ class Steps:
         own = self._rest if step.settings is None else set(step.settings)
         if step.kind == "draw":
             own |= {IMAGE_FORMAT}
-        return own | {d.setting for d in step.detections} | self._common
+        return own | {d.setting for d in step.detections} | set(step.detectors) | self._common
 
 
 def settings_of_step(model: type[Settings], fields: set[str]) -> type[Settings]:

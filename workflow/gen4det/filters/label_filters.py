@@ -14,7 +14,8 @@ def failed_filter(annotation: dict, image: dict, settings: FilterSettings) -> st
     """
     short, long = sorted(annotation["bbox"][2:])
     share = annotation["area"] / (image["height"] * image["width"])
-    if annotation.get("score", 1.0) < least_score(annotation, settings):
+    score, least = annotation.get("score"), least_score(annotation, settings)
+    if score is not None and (score < least or (settings.score_must_exceed and score == least)):
         return "min_score"
     if short < settings.min_box_side:
         return "min_box_side"

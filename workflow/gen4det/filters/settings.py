@@ -61,6 +61,8 @@ class FilterSettings(Settings):
     min_score: Fraction | dict[str, Fraction] = 0.0
     """Least confidence of the engine's own labeller; for engines with several a number for each, by its name.
     Labels given by construction have no score and pass."""
+    score_must_exceed: bool = False
+    """Whether a score of exactly `min_score` is too little (DiffusionEngine). false: it is enough."""
     min_box_side: Annotated[float, Field(ge=0)] = 0.0
     """Least length in pixels of a box's shorter side."""
     max_aspect_ratio: Annotated[float, Field(ge=1)] | None = None
@@ -69,6 +71,9 @@ class FilterSettings(Settings):
     """Least area of an object as share of the image; area of the mask, or of the box where there is none."""
     max_area_fraction: Fraction = 1.0
     """Largest area of an object as share of the image."""
+    max_overlap: Fraction | None = None
+    """Greatest overlap (intersection over union of boxes) with a label of the same category, image and
+    labeller that is more certain; null: any. Non-maximum suppression, for labellers that have none."""
     agreement: AgreementSettings = AgreementSettings()
     """Filter of labels by a detector's consent."""
     max_instances: Annotated[int, Field(ge=1)] | None = None

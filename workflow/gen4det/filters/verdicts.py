@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from gen4det.filters.label_filters import failed_filter
 from gen4det.filters.measurements import Measurements
+from gen4det.filters.overlaps import overlapped
 from gen4det.filters.settings import FilterSettings
 
 UNUSED = "generations_per_reference"
@@ -48,6 +49,9 @@ def split_labels(
 
     judge(lambda a: dropped[a["image_id"]])
     judge(lambda a: None if a.get("iscrowd") else failed_filter(a, image_of[a["image_id"]], settings))
+    if settings.max_overlap is not None:
+        refused = overlapped(passed(), settings.max_overlap)
+        judge(lambda a: "max_overlap" if a["id"] in refused else None)
     if settings.agreement.enabled:
         judge(lambda a: measured.disagreements.get(a["id"]))
     if settings.max_instances is not None:

@@ -55,7 +55,14 @@ def render_dataset(settings: MiniatureDataset, name: str, output: Path) -> None:
         write_annotations(folder / f"{split}.json", annotations)
         if settings.edition == "coco":
             write_annotations(folder / f"captions_{split}.json", captions)
-    splits = {s: SplitDescriptor(annotations=f"{s}.json", images=f"{s}.zip") for s in layouts}
+    splits = {
+        s: SplitDescriptor(
+            annotations=f"{s}.json",
+            images=f"{s}.zip",
+            captions=f"captions_{s}.json" if settings.edition == "coco" else None,
+        )
+        for s in layouts
+    }
     write_dataset(
         output, DatasetDescriptor(name=name, format=settings.edition, categories=categories, **splits)
     )
@@ -119,7 +126,8 @@ def _render_split(
                 record |= {"neg_category_ids": negative, "not_exhaustive_category_ids": incomplete}
             images.append(record)
             names = [placed.category.name for placed in scene.objects]
-            captions.append({"id": image_id, "image_id": image_id, "caption": _caption(names)})
+            caption = _caption(names, settings.style)
+            captions.append({"id": image_id, "image_id": image_id, "caption": caption})
             for placed in kept:
                 annotation = {
                     "id": len(annotations) + 1, "image_id": image_id, "category_id": placed.category.id,
@@ -175,6 +183,8 @@ def _category_record(category: Category, edition: str) -> dict:
     }  # fmt: skip
 
 
-def _caption(names: list[str]) -> str:
+def _caption(names: list[str], style: str) -> str:
     words = [f"a {name}" for name in dict.fromkeys(names)]
-    return "a photo of " + (" and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0])
+    return f"a {style} of " + (
+        " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
+    )

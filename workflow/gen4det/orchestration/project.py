@@ -15,6 +15,7 @@ from typing import Any
 
 from gen4det.core.errors import InputError
 from gen4det.core.settings import parse_settings, suggest
+from gen4det.engines.settings import TrainedDetector
 from gen4det.engines.steps import ON_REAL_IMAGES
 from gen4det.orchestration.category_splits import check_splits
 from gen4det.orchestration.downloads import Downloads
@@ -37,7 +38,8 @@ class Project:
     def arms(self) -> dict[tuple[str, str, str], Training]:
         """What is trained for each (dataset, detector, arm): rows of tables, detectors that are asked."""
         rows = {row.key: row for study in self.studies.values() for row in study.trainings.values()}
-        return {asked.training.key: asked.training for asked in self.asked()} | rows
+        wanted = [*(asked.training for asked in self.asked()), *(row for row, _ in self.read_by_steps())]
+        return {row.key: row for row in wanted} | rows
 
     @property
     def sets(self) -> list[tuple[str, str]]:
@@ -62,9 +64,29 @@ class Project:
                         yield self._asked(dataset, images, question, f"{name}.{read.setting}")
 
     def _asked(self, dataset: str, images: str | None, question: Any, by: str) -> "Asked":
-        detector = shared_folder(question.detector, self.config)
-        row = Training(dataset, detector, REAL, True, (), self.config.detectors[detector])
+        row = self._of_real_images(dataset, question.detector)
         return Asked(row, images, question.seed, question.max_per_image, by)
+
+    def read_by_steps(self) -> Iterator[tuple[Training, int]]:
+        """Detectors of real images, with their seeds, whose weights steps of this run read."""
+        for dataset, name in self.sets:
+            settings = self.engines[name].settings
+            for step in self.engines[name].steps.in_order:
+                for field in step.detectors:
+                    read = getattr(settings, field)
+                    yield self.trained(dataset, read), read.seed
+
+    def trained(self, dataset: str, read: TrainedDetector) -> Training:
+        """The training of a detector whose weights a step reads.
+
+        Args:
+            dataset: the one that is drawn for.
+        """
+        return self._of_real_images(read.dataset or dataset, read.detector)
+
+    def _of_real_images(self, dataset: str, name: str) -> Training:
+        detector = shared_folder(name, self.config)
+        return Training(dataset, detector, REAL, True, (), self.config.detectors[detector])
 
 
 @dataclass(frozen=True)
@@ -170,6 +192,15 @@ def _check_references(engines: dict[str, Variant], config: Config, variants: dic
                         f"{variants[name][0]}: {name}.{read.setting}.detector: {question.detector!r} is "
                         f"not a detector of {source}{known}"
                     )
+            for field in step.detectors:
+                read = getattr(engine.settings, field)
+                for kind, given in (("detector", read.detector), ("dataset", read.dataset)):
+                    known = getattr(config, f"{kind}s")
+                    if given is not None and given not in known:
+                        raise InputError(
+                            f"{variants[name][0]}: {name}.{field}.{kind}: {given!r} is not a "
+                            f"{'data set' if kind == 'dataset' else kind} of {source}{suggest(given, known)}"
+                        )
         for model in ("clip", "aesthetic"):
             if engine.filter.aesthetic.enabled and getattr(config.foundation, model) is None:
                 raise InputError(f"{where}.aesthetic: needs foundation.{model}, which {source} does not give")
@@ -177,12 +208,14 @@ def _check_references(engines: dict[str, Variant], config: Config, variants: dic
 
 def _check_asked(project: Project) -> None:
     """A detector that is asked has seen real images alone, whatever a table means by its name."""
-    for asked in project.asked():
-        row = project.arms[asked.training.key]
+    wanted = [(asked.training.key, f"{asked.by} asks") for asked in project.asked()]
+    wanted += [(row.key, "a step of an engine reads") for row, _ in project.read_by_steps()]
+    for key, who in wanted:
+        row = project.arms[key]
         if row.synthetic or not row.real:
             dataset, detector, arm = row.key
             raise InputError(
-                f"arm {arm!r} of {dataset} and {detector}: {asked.by} asks it, "
+                f"arm {arm!r} of {dataset} and {detector}: {who} it, "
                 "so it must be trained on the real images alone; give the other recipe another name"
             )
 

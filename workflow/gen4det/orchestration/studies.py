@@ -28,6 +28,8 @@ class Arm(ArmLabel):
     """What this arm changes in the settings of the detector, e.g. {synthetic_batches: 0.2}."""
     scales: tuple[Name, ...] = ()
     """Scales at which there is this row, e.g. [miniature]; none: all."""
+    detector: Name | None = None
+    """Detector of this row where it is not the study's; such a row is compared with those of its detector."""
     dataset: Name | None = None
     """Data set of this row where it is not the study's, e.g. a subset of it."""
     on: Annotated[str, Field(pattern=rf"^$|{NAME}")] = ""
@@ -124,10 +126,11 @@ def load_study(name: str, config: Config, variants: dict, *, source: str, root: 
     left_out = study.arms.keys() - here.keys()
     published = {key: value for key, value in study.published.items() if key not in left_out}
     study = study.model_copy(update={"arms": here, "published": published})
-    if study.detector not in config.detectors:
-        known = suggest(study.detector, config.detectors)
-        raise InputError(f"{file}: detector: {study.detector!r} is not a detector of {source}{known}")
     for row, arm in study.arms.items():
+        named, key = (arm.detector, f"arms.{row}.detector") if arm.detector else (study.detector, "detector")
+        if named not in config.detectors:
+            known = suggest(named, config.detectors)
+            raise InputError(f"{file}: {key}: {named!r} is not a detector of {source}{known}")
         dataset, key = (arm.dataset, f"arms.{row}.dataset") if arm.dataset else (study.dataset, "dataset")
         if dataset not in config.datasets:
             known = suggest(dataset, config.datasets)
@@ -158,12 +161,13 @@ def _training(study: Study, row: str, config: Config, *, file: str, root: Path) 
     source = f"{file}: arms.{row}"
     if not (arm.real or arm.synthetic):
         raise InputError(f"{source}: neither real nor synthetic images to train on")
-    values = config.detectors[study.detector].model_dump() | arm.train
+    name = arm.detector or study.detector
+    values = config.detectors[name].model_dump() | arm.train
     settings = parse_settings(DetectorSettings, values, source=f"{source}.train")
     if not (root / settings.config).is_file():
         raise InputError(f"{source}.train.config: no such file {settings.config}")
     dataset = arm.dataset or study.dataset
-    detector = shared_folder(study.detector, config)
+    detector = shared_folder(name, config)
     return Training(dataset, detector, arm.recipe or row, arm.real, arm.synthetic, settings)
 
 
@@ -179,8 +183,8 @@ def _label(
     label = study.arms[row].model_dump(include=set(ArmLabel.model_fields))
     label["on"] = on[row] if on[row] != trainings[row].dataset else ""
     seen = {name: _validation(place, config) for name, place in on.items()}
-    data = (trainings[row].dataset, on[row])
-    alike = [other for other, it in trainings.items() if (it.dataset, on[other]) == data]
+    data = (trainings[row].dataset, trainings[row].detector, on[row])
+    alike = [other for other, it in trainings.items() if (it.dataset, it.detector, on[other]) == data]
     recipes = {trainings[other].recipe: other for other in reversed(alike)}
     wanted = label["baseline"] or study.baseline
     baseline = wanted if label["baseline"] or wanted in alike else recipes.get(wanted)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from gen4det.engines.base import MANIFEST, engine_module
-from gen4det.engines.steps import ON_REAL_IMAGES, Step
+from gen4det.engines.steps import DETECTORS, ON_REAL_IMAGES, Step
 from gen4det.filters.settings import AgreementSettings
 from gen4det.orchestration.job_text import job
 from gen4det.orchestration.project_jobs import ProjectJobs
@@ -75,7 +75,7 @@ class SyntheticJobs(ProjectJobs):
         return lambda wildcards: [f"{name}={file}" for name, file in self._reads(kind, wildcards)]
 
     def _reads(self, kind: str, wildcards: Any) -> Iterator[tuple[str, str]]:
-        """(name, file or folder) of fitted models, drawn shards and detections."""
+        """(name, file or folder) of fitted models, drawn shards, detectors and detections."""
         variant, dataset = self._variant(wildcards), wildcards.dataset
         step = step_of(variant, kind, wildcards)
         shard = getattr(wildcards, "shard", None) if kind == "label" else None
@@ -87,6 +87,11 @@ class SyntheticJobs(ProjectJobs):
         if step.manifest_of:
             planned = self.project.engines[getattr(variant.settings, step.manifest_of)].images
             yield MANIFEST, f"{self.results}/synthetic/{dataset}/{planned}/manifest.jsonl"
+        for name in step.detectors:
+            trained = getattr(variant.settings, name)
+            row = self.project.trained(dataset, trained)
+            weights = f"{'/'.join(row.key)}/seed{trained.seed}/weights.safetensors"
+            yield f"{DETECTORS}{name}", f"{self.results}/detectors/{weights}"
         for read in step.detections:
             question = getattr(variant.settings, read.setting)
             if question is None:

@@ -20,7 +20,7 @@ from gen4det.engines.base import (
     settings_class,
 )
 from gen4det.engines.settings import EngineSettings
-from gen4det.engines.steps import Kind, Step, settings_of_step
+from gen4det.engines.steps import DETECTORS, Kind, Step, settings_of_step
 from gen4det.stages._cli import stage_settings
 
 DETECTIONS = "detections."
@@ -116,8 +116,8 @@ def add_reads(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=PATH",
         help="what earlier steps made: a fitted model (STEP=FOLDER), the label files of drawn shards "
-        "(STEP=FILE, each), detections (detections.dataset=FILE, detections.STEP=FILE), what another variant "
-        f"planned ({MANIFEST}=FILE)",
+        "(STEP=FILE, each), detections (detections.dataset=FILE, detections.STEP=FILE), weights of a "
+        f"detector ({DETECTORS}FIELD=FILE), what another variant planned ({MANIFEST}=FILE)",
     )
 
 
@@ -136,8 +136,10 @@ def step_inputs(
     models: dict[str, Path] = {}
     shards: dict[str, list[Path]] = {}
     detections: dict[str, list[Path]] = {}
+    detectors: dict[str, Path] = {}
     manifest: Path | None = None
     known = {*job.step.reads, *(DETECTIONS + asked.on for asked in job.step.detections)}
+    known |= {DETECTORS + name for name in job.step.detectors}
     known |= {MANIFEST} if job.step.manifest_of else set()
     for given in args.reads:
         name, separator, text = given.partition("=")
@@ -152,6 +154,8 @@ def step_inputs(
             raise InputError(f"--reads {given}: no such file or folder")
         if name.startswith(DETECTIONS):
             detections.setdefault(name.removeprefix(DETECTIONS), []).append(path)
+        elif name.startswith(DETECTORS):
+            detectors[name.removeprefix(DETECTORS)] = path
         elif name == MANIFEST:
             manifest = path
         elif steps[name].kind == "fit":
@@ -160,7 +164,7 @@ def step_inputs(
             shards.setdefault(name, []).append(path)
     if drawn is not None:
         shards[steps.draw.name] = [drawn]
-    inputs = Inputs(dataset, models, shards, detections, manifest)
+    inputs = Inputs(dataset, models, shards, detections, detectors, manifest)
     check_inputs(job.step, job.engine, inputs)
     return inputs
 
@@ -171,6 +175,7 @@ def hash_of(inputs: Inputs) -> dict[str, str]:
     for prefix, group in (("", inputs.shards), (DETECTIONS, inputs.detections)):
         for name, files in group.items():
             hashes[prefix + name] = content_hash([file_hash(file) for file in files])
+    hashes |= {DETECTORS + name: file_hash(path) for name, path in inputs.detectors.items()}
     if inputs.manifest is not None:
         hashes[MANIFEST] = file_hash(inputs.manifest)
     return hashes

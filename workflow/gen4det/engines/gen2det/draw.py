@@ -6,8 +6,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from gen4det.core.errors import InputError
-from gen4det.data.images import ImageStore
+from gen4det.data.references import reference_image
 from gen4det.diffusion.grounded_inpainting import grounding, inpaint
 from gen4det.diffusion.latent_boxes import latent_mask
 from gen4det.diffusion.latents import decode, encode
@@ -151,16 +150,3 @@ def labels(row: dict, pasted: bool) -> list[base.Instance]:
         )
         for entry in row["objects"]
     ]
-
-
-def reference_image(store: ImageStore, row: dict) -> np.ndarray:
-    """The real image of a row, uint8 (H, W, 3).
-
-    Raises:
-        InputError: missing, damaged, or of another size than its annotations say.
-    """
-    image = store.image(row["file_name"])
-    if image.shape[:2] != (row["height"], row["width"]):
-        found, said = (f"{w} x {h}" for h, w in (image.shape[:2], (row["height"], row["width"])))
-        raise InputError(f"{store.root / row['file_name']}: {found} px, but its annotations say {said}")
-    return image

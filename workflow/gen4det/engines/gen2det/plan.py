@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from gen4det.core.errors import InputError
 from gen4det.core.provenance import seed_for
 from gen4det.data.annotations import category_counts, index_annotations, is_object
-from gen4det.data.images import ImageStore, image_name
+from gen4det.data.images import image_name
+from gen4det.data.references import require_images
 from gen4det.diffusion.latent_boxes import latent_mask, painted_share
 from gen4det.diffusion.sources import check_grounded, latent_cell, load_tokenizer
 from gen4det.diffusion.words import spoken_name
@@ -26,7 +27,7 @@ class Planner(base.Planner):
         train = self.dataset.train
         data = train.load()
         rows = plan_manifest(data, self.settings, self.run_seed, latent_cell(source))
-        require_images(train.images, rows)
+        require_images(train.images, rows, who="gen2det paints it anew")
         tokenizer = load_tokenizer(source)
         warn_of_unknown_names(used_categories(data, rows), tokenizer)
         return fit_prompts(rows, self.settings.prompt, tokenizer)
@@ -185,16 +186,3 @@ def used_categories(data: dict, rows: list[dict]) -> Iterator[dict]:
     """Categories that some row paints, in the order of the data."""
     used = {entry["category_id"] for row in rows for entry in row["objects"] if entry["role"] == "painted"}
     return (category for category in data["categories"] if category["id"] in used)
-
-
-def require_images(store: ImageStore, rows: list[dict]) -> None:
-    """Refuse a plan whose references are not there, before a GPU is touched.
-
-    Raises:
-        InputError: the first one that is missing, and how many more.
-    """
-    names = dict.fromkeys(row["file_name"] for row in rows)
-    missing = [name for name in names if not store.exists(name)]
-    if missing:
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise InputError(f"{store.root / missing[0]}: no such image{more}; gen2det paints it anew")

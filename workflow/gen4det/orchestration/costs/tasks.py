@@ -141,7 +141,8 @@ def _measuring(project: Project, sets: list[tuple[str, str]]) -> Iterator[Task]:
 def _training(project: Project) -> Iterator[Task]:
     rows = (row for study in project.studies.values() for row in study.trainings.values())
     tabled = {(row.key, seed): row for row in rows for seed in project.config.seeds}
-    trained = {(it.training.key, it.seed): it.training for it in project.asked()} | tabled
+    trained = {(it.training.key, it.seed): it.training for it in project.asked()}
+    trained |= {(row.key, seed): row for row, seed in project.read_by_steps()} | tabled
     yield from (Task("train", "train", 1, row.dataset, training=row) for row in trained.values())
     measured = {
         (row.key, study.on[name], seed): row
