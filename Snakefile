@@ -18,6 +18,7 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/plot.smk"
 include: "workflow/rules/foundation.smk"
 include: "workflow/rules/judge.smk"
+include: "workflow/rules/fidelity.smk"
 
 
 rule all:

@@ -34,6 +34,10 @@ def project(scale=PAPER, **changes):
     return load_project(read_yaml(scale) | changes, source=str(scale), root=ROOT)
 
 
+THREE = {"lvis_rare": ["real", "mosaicfusion", "gen2det"]}
+"""Arms whose work is counted by hand below."""
+
+
 def costs(path=COSTS[0]) -> Costs:
     return parse_settings(Costs, read_yaml(path), source=str(path))
 
@@ -146,9 +150,10 @@ def test_mosaicfusion_is_counted_as_it_is_drawn(objects):
 
 
 def test_the_papers_sets_have_the_papers_sizes():
-    paper = project()
+    paper = project(arms=THREE)
     lvis = DataSizes(paper)("lvis")
-    images = {name: drawing(engine.settings, lvis).images for name, engine in paper.engines.items()}
+    names = paper.studies["lvis_rare"].engines
+    images = {name: drawing(paper.engines[name].settings, lvis).images for name in names}
     assert images == {"mosaicfusion": 337 * 25, "gen2det": 2 * 100_170}
 
 
@@ -160,7 +165,7 @@ def test_a_training_is_as_long_as_the_detector_says():
 
 
 def test_hours_are_work_over_speed():
-    paper, prices = project(), costs()
+    paper, prices = project(arms=THREE), costs()
     rules = Estimator(paper, prices).by_rule(tasks(paper))
     speed = prices.gpu.trained_images["config/detectors/lvis_mask_rcnn_r50_fpn.py"]
     assert rules["train"].gpu_seconds == pytest.approx(3 * (90_000 * 16 / speed + prices.gpu.job_start))
@@ -205,3 +210,16 @@ def test_files_of_costs_name_what_exists(path):
     registry = read_yaml(ROOT / "resources/data_registry.yaml")
     assert named.files.downloaded.keys() == registry["models"].keys() | registry["weights"].keys()
     assert named.models.unet.keys() <= named.files.downloaded.keys()
+
+
+def test_a_fit_costs_what_the_unet_sees_of_it():
+    paper, prices = project(studies=["detdiffusion_trainability"]), costs()
+    rules = Estimator(paper, prices).by_rule(tasks(paper))
+    fits = [task for task in tasks(paper) if task.rule == "fit" and task.step == "generator"]
+    seen = 11_000 * 256
+    assert len(fits) == 4 and rules["fit"].work >= 4 * seen
+    arithmetic = prices.gpu.arithmetic["float16"]
+    speed = 1000 * arithmetic.peak * arithmetic.share
+    unet = 4 * prices.models.unet["stable-diffusion-1-5"] / 4 / speed  # a quarter of 512 x 512 px, four times
+    encoder = prices.models.encode / 4 / (1000 * 19.5 * 0.7)
+    assert rules["fit"].gpu_seconds == pytest.approx(4 * seen * (unet + encoder), rel=0.01)

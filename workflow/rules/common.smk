@@ -15,6 +15,7 @@ from gen4det.orchestration.commands import (
     shell_prefix,
     time_budget,
 )
+from gen4det.orchestration.fidelity_jobs import FidelityJobs
 from gen4det.orchestration.jobs import Jobs
 from gen4det.orchestration.judge_jobs import JudgeJobs
 from gen4det.orchestration.lineage import follow_inputs, ignore_times
@@ -55,6 +56,7 @@ except InputError as error:
     sys.exit(str(error))  # one line; an exception would add Snakemake's own three
 
 judge_jobs = JudgeJobs(jobs)
+fidelity_jobs = FidelityJobs(jobs)
 
 shell.prefix(
     shell_prefix(

@@ -1,7 +1,8 @@
-"""The work of an engine's draw step, counted from its settings, for estimates of what a run costs.
+"""The work of an engine's steps, counted from its settings, for estimates of what a run costs.
 
-A method may have a module `work.py` with `drawing(settings, size) -> Drawing`. Without one its jobs are
-counted, and their hours called unknown. Nothing here imports torch.
+A method may have a module `work.py` with `drawing(settings, size) -> Drawing` and, if it learns,
+`fitting(settings, step, size) -> Fitting`. Without one its jobs are counted, and their hours called unknown.
+Nothing here imports torch.
 """
 
 import importlib
@@ -64,6 +65,30 @@ def drawing(settings: EngineSettings, size: DataSize) -> Drawing | None:
     if importlib.util.find_spec(module) is None:
         return None
     return importlib.import_module(module).drawing(settings, size)
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """One fit."""
+
+    images: int
+    """Training images that are seen, each time counted."""
+    evaluations: float
+    """U-Net evaluations for one of them; a backward pass counts as two."""
+    evaluated_pixels: float
+    """Mean area in pixels that the U-Net sees in one of them."""
+    encoded_pixels: float
+    """Area that the autoencoder encodes for one image."""
+    precision: str
+    stored: float
+    """Bytes of the model that is kept."""
+
+
+def fitting(settings: EngineSettings, step: str, size: DataSize) -> Fitting | None:
+    """Work of a fit step of a variant on a data set; None where the method does not count it."""
+    module = engine_module(settings.method, "work")
+    count = importlib.util.find_spec(module) and getattr(importlib.import_module(module), "fitting", None)
+    return count(settings, step, size) if count else None
 
 
 def model_calls(denoising: DenoisingSettings) -> int:

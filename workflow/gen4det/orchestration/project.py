@@ -19,6 +19,7 @@ from gen4det.engines.settings import TrainedDetector
 from gen4det.engines.steps import ON_REAL_IMAGES
 from gen4det.orchestration.category_splits import check_splits
 from gen4det.orchestration.downloads import Downloads
+from gen4det.orchestration.fidelity_jobs import check_fidelity
 from gen4det.orchestration.hashes import model_paths
 from gen4det.orchestration.scale import Config
 from gen4det.orchestration.studies import REAL, CheckedStudy, Training, check_arms, load_study, shared_folder
@@ -38,13 +39,32 @@ class Project:
     def arms(self) -> dict[tuple[str, str, str], Training]:
         """What is trained for each (dataset, detector, arm): rows of tables, detectors that are asked."""
         rows = {row.key: row for study in self.studies.values() for row in study.trainings.values()}
-        wanted = [*(asked.training for asked in self.asked()), *(row for row, _ in self.read_by_steps())]
+        wanted = [self._of_real_images(dataset, judge) for dataset, judge in self.judges]
+        wanted += [*(asked.training for asked in self.asked()), *(row for row, _ in self.read_by_steps())]
         return {row.key: row for row in wanted} | rows
 
     @property
     def sets(self) -> list[tuple[str, str]]:
         """(data set, variant) of all synthetic sets of all studies."""
         return list(dict.fromkeys(pair for study in self.studies.values() for pair in study.sets))
+
+    @property
+    def judged_sets(self) -> list[tuple[str, str]]:
+        """Of these, in their order, those whose fidelity is measured."""
+        return [(dataset, engine) for dataset, engine in self.sets if self.judge(dataset)]
+
+    @property
+    def judges(self) -> list[tuple[str, str]]:
+        """(data set, detector) that measure them."""
+        return list(dict.fromkeys((dataset, self.judge(dataset)) for dataset, _ in self.judged_sets))
+
+    def judge(self, dataset: str) -> str | None:
+        """Folder of the detector that measures the fidelity of sets of a data set; None: nobody does."""
+        if self.config.fidelity is None:
+            return None
+        known, data = self.config.fidelity.detectors, self.config.datasets[dataset]
+        detector = known.get(dataset) or known.get(getattr(data, "of", None))
+        return detector and shared_folder(detector, self.config)
 
     def shards(self, engine: str) -> int:
         """Number of shards of the images of a variant, drawn by itself or by the one it shares them with."""
@@ -131,6 +151,7 @@ def load_project(values: dict, *, source: str, root: str | Path) -> Project:
     _check_shards(engines, config, variants, source=source)
     _check_references(engines, config, variants, source=source)
     _check_models(engines, config, source=source, root=root)
+    check_fidelity(config, variants, source=source, downloads=Downloads(config.downloads, root))
     engines = {name: _asking_folder(engine, config) for name, engine in engines.items()}
     project = Project(root, config, engines, studies)
     _check_asked(project)

@@ -12,6 +12,7 @@ from gen4det.data.download_settings import ModelDownloads
 from gen4det.data.settings import DatasetSettings
 from gen4det.detection.settings import DetectorSettings
 from gen4det.diffusion.settings import FoundationSettings
+from gen4det.evaluation.fidelity_settings import FidelitySettings
 from gen4det.evaluation.settings import EvaluationSettings
 from gen4det.miniature.canvas_judge_settings import CanvasJudge
 from gen4det.miniature.foundation_settings import FoundationTraining
@@ -117,6 +118,9 @@ class Config(Settings):
     """Detectors and how they are trained at this scale."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """How detections are measured."""
+    fidelity: FidelitySettings | None = None
+    """How faithful generated images are is measured; <results>/tables/fidelity.csv reads it. null: not at
+    all."""
     foundation_training: FoundationTraining = FoundationTraining()
     """How the miniature's own foundation models are trained; `miniature_foundation` alone reads it."""
     canvas_judge: CanvasJudge = CanvasJudge()

@@ -176,7 +176,7 @@ class SyntheticJobs(ProjectJobs):
     def ratings(self, wildcards: Any) -> list[str]:
         """Aesthetic scores of all shards, where the filter looks at them."""
         chosen = self.project.engines[wildcards.engine].filter.aesthetic
-        return self._measured(wildcards, "aesthetic") if chosen.enabled else []
+        return self.measured(wildcards, "aesthetic") if chosen.enabled else []
 
     def calibration(self, wildcards: Any) -> list[str]:
         """Scores of the real training images, where the threshold is their mean."""
@@ -188,9 +188,9 @@ class SyntheticJobs(ProjectJobs):
         """Detections in all shards, where the filter asks a detector."""
         chosen = self.project.engines[wildcards.engine].filter.agreement
         folder = f"detections/{chosen.detector}/seed{chosen.seed}"
-        return self._measured(wildcards, folder) if chosen.enabled else []
+        return self.measured(wildcards, folder) if chosen.enabled else []
 
-    def _measured(self, wildcards: Any, folder: str) -> list[str]:
+    def measured(self, wildcards: Any, folder: str) -> list[str]:
         """One file per shard; they lie with the variant that draws the images, for all that share them."""
         images = self.project.engines[wildcards.engine].images
         place = f"{self.results}/synthetic/{wildcards.dataset}/{images}/{folder}"

@@ -7,9 +7,9 @@ from gen4det.core.precision import EXACT, set_float32_arithmetic
 
 
 def add_device_arguments(
-    parser: argparse.ArgumentParser, *, workers: str, batch_size: int | None = None
+    parser: argparse.ArgumentParser, *, workers: str | None = None, batch_size: int | None = None
 ) -> None:
-    """Give a stage `--device` and `--workers`, and `--batch-size` if it has a default.
+    """Give a stage `--device`, `--workers` if it has some, and `--batch-size` if it has a default.
 
     None of them changes a result by more than floating point does.
 
@@ -20,7 +20,8 @@ def add_device_arguments(
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     if batch_size is not None:
         parser.add_argument("--batch-size", type=int, default=batch_size, metavar="N", help="images at once")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help=workers)
+    if workers is not None:
+        parser.add_argument("--workers", type=int, default=0, metavar="N", help=workers)
 
 
 def torch_device(name: str) -> str:

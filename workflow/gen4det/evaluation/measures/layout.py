@@ -5,6 +5,8 @@ the ground truth (as in GeoDiffusion and DetDiffusion). The detector misses obje
 report the same number on real images beside it.
 """
 
+from collections.abc import Container
+
 from gen4det.core.errors import InputError
 from gen4det.evaluation.average_precision import average_precision
 from gen4det.evaluation.measures.registry import LAYOUT
@@ -12,7 +14,11 @@ from gen4det.evaluation.settings import MeasureSettings
 
 
 def layout_average_precision(
-    asked: dict, found: dict[str, list[list[float]]], *, settings: MeasureSettings | None = None
+    asked: dict,
+    found: dict[str, list[list[float]]],
+    *,
+    settings: MeasureSettings | None = None,
+    ignored: Container[int] = (),
 ) -> dict[str, float | None]:
     """Average precision of boxes, after COCO, of a detector on drawn images against the labels asked for.
 
@@ -21,6 +27,9 @@ def layout_average_precision(
             rejected later included: they were asked for all the same. Categories are the detector's.
         found: by image id [category id, score, x, y, w, h], in pixels, as the stage `detect` stores it.
         settings: limits of small and medium objects.
+        ignored: ids of labels that neither count as missed nor make detections on them wrong, as COCO does
+            with
+            crowds: those of real objects around what was drawn, or those of another attribute.
 
     Returns:
         {"AP", "AP50", "AP75", "APs", "APm", "APl"} on 0-100, None where undefined.
@@ -38,6 +47,7 @@ def layout_average_precision(
     wanted = [
         {key: label[key] for key in label if key != "segmentation"}
         | {"area": label.get("area", label["bbox"][2] * label["bbox"][3])}
+        | ({"iscrowd": 1} if label["id"] in ignored else {})
         for label in asked["annotations"]
     ]
     limits = (settings or MeasureSettings()).area_limits

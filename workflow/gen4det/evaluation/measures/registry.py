@@ -45,6 +45,13 @@ MEASURES: dict[str, Measure] = {
     "layout": Measure(
         "generator", LAYOUT, "gen4det.evaluation.measures.layout:layout_average_precision", "higher"
     ),
+    "layout_fidelity": Measure(
+        "generator",
+        ("found",),
+        "gen4det.evaluation.measures.fidelity:layout_fidelity",
+        "higher",
+    ),
+    "named": Measure("generator", ("named",), "gen4det.evaluation.measures.fidelity:named_rightly", "higher"),
     "frechet": Measure(
         "generator", ("frechet",), "gen4det.evaluation.measures.frechet:frechet_distance", "lower"
     ),

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from gen4det.core.errors import InputError
 from gen4det.core.yaml_files import read_yaml
 from gen4det.detection.config_files import config_files
-from gen4det.engines.work import Drawing, drawing
+from gen4det.engines.work import Drawing, Fitting, drawing, fitting
 from gen4det.evaluation.prediction_settings import MAX_DETECTIONS
 from gen4det.orchestration.costs.data_sizes import DataSizes
 from gen4det.orchestration.costs.settings import Costs
@@ -120,7 +120,12 @@ class Estimator:
         return drawing(self.project.engines[task.engine].settings, size) if size else None
 
     def _fit(self, task: Task) -> Estimate:
-        return Estimate(work=None, unit="images", gpu_seconds=None, stored=None)
+        size, settings = self.sizes(task.dataset), self.project.engines[task.engine].settings
+        work = fitting(settings, task.step, size) if size else None
+        if work is None:
+            return Estimate(work=None, unit="images seen", gpu_seconds=None, stored=None)
+        seconds = self._seconds(task, work) if work.evaluations else 0.0
+        return Estimate(work=work.images, unit="images seen", gpu_seconds=seconds, stored=work.stored)
 
     def _plan(self, task: Task) -> Estimate:
         drawn = self._drawn(task)
@@ -138,24 +143,27 @@ class Estimator:
         work = drawn.images * drawn.evaluations
         return Estimate(work=work, unit=unit, gpu_seconds=self._seconds(task, drawn), stored=stored)
 
-    def _seconds(self, task: Task, drawn: Drawing) -> float | None:
+    def _seconds(self, task: Task, work: Drawing | Fitting) -> float | None:
         """Of the U-Net and the autoencoder; None for a model whose work is not known.
 
         Work is taken to grow with the area, which overrates images below 512 x 512 px and underrates larger
         ones: self-attention grows with its square.
         """
-        settings = self.project.engines[task.engine].settings
-        source = getattr(settings, "model", None) or getattr(
-            self.project.config.foundation, self.project.engines[task.engine].steps.draw.models[0]
+        variant = self.project.engines[task.engine]
+        # A step that names no model works with one that a step before it has fitted.
+        models = [name for step in (variant.steps.draw, *variant.steps.fits) for name in step.models]
+        source = getattr(variant.settings, "model", None) or getattr(
+            self.project.config.foundation, models[0]
         )
         unet = self.costs.models.unet.get(PurePosixPath(source.path).name) if source else None
-        speed = self._speed(drawn.precision)
+        speed = self._speed(work.precision)
         if unet is None or speed is None:
             return None
         models, area = self.costs.models, REFERENCE_AREA
-        denoised = drawn.evaluations * drawn.evaluated_pixels / area * unet / speed
-        coded = drawn.encoded_pixels / area * models.encode + drawn.decoded_pixels / area * models.decode
-        return drawn.images * (denoised + coded / self._speed("float32"))
+        denoised = work.evaluations * work.evaluated_pixels / area * unet / speed
+        coded = work.encoded_pixels / area * models.encode
+        coded += getattr(work, "decoded_pixels", 0) / area * models.decode
+        return work.images * (denoised + coded / self._speed("float32"))
 
     def _speed(self, precision: str) -> float | None:
         """10^9 operations per second."""
