@@ -75,6 +75,32 @@ def gen2det() -> tuple[torch.nn.Module, Pass]:
     return unet, lambda: guided_noise(unet, inputs, torch.tensor(1), states, states, 7.5, boxes=boxes)
 
 
+def detdiffusion() -> tuple[torch.nn.Module, Pass]:
+    """A training step of the generator on one image of 256 x 256 px: both losses, forwards and backwards."""
+    from diffusers import DDPMScheduler
+
+    from gen4det.diffusion.features import FeatureTaps
+    from gen4det.diffusion.finetuning import NoisePrediction
+    from gen4det.engines.detdiffusion.perception import PerceptionLoss, PerceptiveHead, Targets
+
+    unet, text = filled(real.unet("stable-diffusion-1-5")), filled(real.clip_text_encoder(65_538))
+    head = PerceptiveHead(real.STABLE_DIFFUSION_1["block_out_channels"], 80, 448)
+    scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    loss = NoisePrediction(scheduler, taps=FeatureTaps(unet, "up"))
+    perception = PerceptionLoss(head, loss.schedule, 0.01)
+    wanted = Targets(torch.arange(8)[None], torch.ones(1, 8, 32, 32), torch.ones(1, 8, dtype=torch.bool))
+    loss.second = lambda prediction, t, features: perception(t, features, wanted)
+
+    def run() -> torch.Tensor:
+        states = text(torch.arange(77)[None]).last_hidden_state
+        latents, noise = torch.randn(2, 1, 4, 32, 32)
+        found = loss(unet, latents, states, noise, torch.tensor([500]))
+        found.total.backward()
+        return found.total.detach()
+
+    return torch.nn.ModuleList([unet, text, head]), run
+
+
 def autoencoder() -> tuple[torch.nn.Module, Pass]:
     """An image of 512 x 512 px into latents and back."""
     vae = filled(real.autoencoder())
@@ -125,6 +151,7 @@ STAGES: dict[str, Callable[[], tuple[torch.nn.Module, Pass]]] = {
     "mosaicfusion": lambda: mosaicfusion("stable-diffusion-1-4"),
     "mosaicfusion-sd2": lambda: mosaicfusion("stable-diffusion-2-0-base"),
     "gen2det": gen2det,
+    "detdiffusion": detdiffusion,
     "autoencoder": autoencoder,
     "rate": clip,
     "train": lambda: detector(train=True),
@@ -140,7 +167,7 @@ def measure(stage: str, threads: int) -> dict:
     results = []
 
     def once() -> None:
-        with torch.set_grad_enabled(stage == "train"):
+        with torch.set_grad_enabled(stage in ("train", "detdiffusion")):
             results.append(run())
 
     seconds, _ = timed(once, "cpu")

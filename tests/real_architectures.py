@@ -5,7 +5,7 @@ Written from the published descriptions; the numbers of parameters are the publi
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 STABLE_DIFFUSION_1 = {
     "sample_size": 64,
@@ -50,6 +50,15 @@ CLIP_LARGE = {
     "patch_size": 14,
     "projection_dim": 768,
 }
+CLIP_TEXT_LARGE = {
+    "vocab_size": 49408,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "max_position_embeddings": 77,
+}
+"""The text encoder of Stable Diffusion 1."""
 
 
 def unet(name: str) -> UNet2DConditionModel:
@@ -62,6 +71,13 @@ def autoencoder() -> AutoencoderKL:
     """Stable Diffusion's autoencoder, without numbers."""
     with torch.device("meta"):
         return AutoencoderKL(**AUTOENCODER).eval()
+
+
+def clip_text_encoder(more_words: int = 0) -> CLIPTextModel:
+    """CLIP ViT-L/14's text encoder, without numbers; with room for more words."""
+    shape = CLIP_TEXT_LARGE | {"vocab_size": CLIP_TEXT_LARGE["vocab_size"] + more_words}
+    with torch.device("meta"):
+        return CLIPTextModel(CLIPTextConfig(**shape)).eval()
 
 
 def clip_image_tower() -> CLIPVisionModelWithProjection:

@@ -25,7 +25,7 @@ from gen4det.engines.detdiffusion.reweighting import foreground_weights
 from gen4det.engines.detdiffusion.samples import shrunk
 from gen4det.engines.detdiffusion.settings import AttributeSettings, GeneratorSettings
 from gen4det.engines.settings import AskedDetector
-from real_architectures import STABLE_DIFFUSION_1, parameters, unet
+from real_architectures import clip_text_encoder, parameters, unet
 from tiny_models import tiny_unet
 
 NOISE = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
@@ -224,8 +224,15 @@ def test_the_head_on_stable_diffusion_has_eleven_to_fourteen_million_parameters(
     print(parameters(head), parameters(semantic))
     assert 11e6 < parameters(head) < parameters(semantic) < 14e6
     assert parameters(head) / parameters(unet("stable-diffusion-1-5")) == pytest.approx(0.0145, abs=0.001)
-    widths = [tap.module for tap in FeatureTaps(unet("stable-diffusion-1-5"), "up").taps]
-    assert len(widths) == len(STABLE_DIFFUSION_1["block_out_channels"])
+    assert FeatureTaps(unet("stable-diffusion-1-5"), "up").channels() == [320, 640, 1280, 1280]
+
+
+def test_65538_words_add_fifty_million_parameters_to_the_full_size_text_encoder():
+    plain, enlarged = clip_text_encoder(), clip_text_encoder(65_538)
+    assert parameters(plain) == 123_060_480
+    assert parameters(enlarged) - parameters(plain) == 65_538 * 768
+    states = enlarged(torch.zeros(2, 77, dtype=torch.int64, device="meta")).last_hidden_state
+    assert states.shape == (2, 77, 768)
 
 
 def test_an_object_that_vanishes_in_the_latents_keeps_the_cell_it_covers_most():

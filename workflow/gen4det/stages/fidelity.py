@@ -9,7 +9,7 @@ import logging
 
 from gen4det.core.errors import InputError
 from gen4det.core.json_files import read_json
-from gen4det.core.provenance import RunRecord, write_json
+from gen4det.core.provenance import RunRecord, content_hash, write_json
 from gen4det.core.settings import Settings
 from gen4det.data.datasets import load_dataset
 from gen4det.data.images import ImageStore, image_name
@@ -102,11 +102,14 @@ def detections_of(
     Raises:
         InputError: of other images than the shards', or by a detector that was trained on another split.
     """
-    left = {str(shard_identity(shard)): shard for shard in shards}
+    left = {content_hash(shard_identity(shard)): shard for shard in shards}
     found: dict[str, list[list[float]]] = {}
     for path in paths:
         data = read_json(path, "detections")
-        if not {"of", "split", "detections"} <= data.keys() or left.pop(str(data["of"]), None) is None:
+        if (
+            not {"of", "split", "detections"} <= data.keys()
+            or left.pop(content_hash(data["of"]), None) is None
+        ):
             raise InputError(f"{path}: detections of other images than the shards hold; detect again")
         if data["split"] != training_hash:
             raise InputError(f"{path}: by a detector that was trained on another training split")
