@@ -19,6 +19,7 @@ include: "workflow/rules/plot.smk"
 include: "workflow/rules/foundation.smk"
 include: "workflow/rules/judge.smk"
 include: "workflow/rules/fidelity.smk"
+include: "workflow/rules/export.smk"
 
 
 rule all:

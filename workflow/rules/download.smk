@@ -1,4 +1,4 @@
-"""Detection data: rendered, the user's own photographs, downloaded, or a subset of one of these.
+"""Detection data: rendered, the user's own photographs, names alone, downloaded, or a subset of one of these.
 
 Makes <results>/data/<dataset>/dataset.json, the descriptor every later stage receives, and what it points to.
 Pretrained models are downloaded beside public data; their files are undeclared, so that cut downloads go on.
@@ -62,6 +62,32 @@ rule photographs:
     shell:
         "python -m gen4det.stages.photographs --settings {params.job:q} --output {output.dataset:q}"
         " {params.masks}"
+        " 2>&1 | tee_log {log:q}"
+
+
+rule names:
+    output:
+        "<results>/data/{dataset}/train.json",
+        dataset="<results>/data/{dataset}/dataset.json",
+        record="<results>/data/{dataset}/dataset.json.record.json",
+    log:
+        "<logs>/names/{dataset}.log",
+    benchmark:
+        "<benchmarks>/names/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=jobs.datasets_from("names"),
+    conda:
+        "../../envs/analyse.yaml"
+    threads: jobs.needs("data").threads
+    resources:
+        mem_mb=jobs.memory("data"),
+        runtime=jobs.runtime("data"),
+    params:
+        job=jobs.data,
+    message:
+        "Take the names of {wildcards.dataset}"
+    shell:
+        "python -m gen4det.stages.names --settings {params.job:q} --output {output.dataset:q}"
         " 2>&1 | tee_log {log:q}"
 
 

@@ -36,7 +36,8 @@ class DatasetDescriptor(Settings):
     name: str
     format: Format
     train: SplitDescriptor
-    val: SplitDescriptor
+    val: SplitDescriptor | None = None
+    """Null: names alone, without any image."""
     categories: list[dict] | None = None
     """Those of the training split as its annotations have them, for whoever reads nothing else of a file of
     gigabytes. Every stage that makes a data set writes them; a descriptor of the user's own may lack them."""
@@ -92,11 +93,23 @@ class Dataset:
     format: Format
     """Which evaluation protocol the annotations follow."""
     train: Split
-    val: Split
+    val: Split | None
+    """None: names alone, without any image."""
     path: Path
     """The descriptor."""
     declared: list[dict] | None = None
     """Categories in the descriptor, if it has them."""
+
+    @property
+    def validation(self) -> Split:
+        """The validation split.
+
+        Raises:
+            InputError: there is none, for names alone.
+        """
+        if self.val is None:
+            raise InputError(f"{self.path}: names alone; a table needs real validation images")
+        return self.val
 
     @cached_property
     def categories(self) -> list[dict]:
@@ -116,9 +129,11 @@ def load_dataset(path: str | Path) -> Dataset:
     """
     path = Path(path)
     descriptor = parse_settings(DatasetDescriptor, read_json(path, "a dataset.json"), source=path)
-    splits = {}
+    splits: dict[str, Split | None] = {"val": None}
     for name in ("train", "val"):
         split = getattr(descriptor, name)
+        if split is None:
+            continue
         annotations, images = path.parent / split.annotations, path.parent / split.images
         captions = path.parent / split.captions if split.captions else None
         for file in (annotations, images, *([captions] if captions else [])):

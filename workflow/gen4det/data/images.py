@@ -146,6 +146,15 @@ class ImageStore:
             width, height = picture.size
             return (height, width) if _orientation(picture) >= 5 else (width, height)
 
+    def is_plain(self, name: str) -> bool:
+        """Whether every reader sees the image as `image` gives it: upright, 8 bits per channel.
+
+        Raises:
+            InputError: missing or not an image.
+        """
+        with self._decoding(name) as picture:
+            return _orientation(picture) == 1 and not _has_sixteen_bits(picture)
+
     def file_of(self, name: str) -> Path:
         """The file that holds an image: its own, or the zip it is a member of."""
         return self._locate(name)[0]

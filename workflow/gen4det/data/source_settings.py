@@ -66,6 +66,40 @@ class PhotographsDataset(Settings):
         return self
 
 
+class DefinedName(Settings):
+    """A category by its name and what it is."""
+
+    name: str
+    """What prompts say."""
+    definition: str = ""
+    """What it is, in a few words; prompts of some engines append it."""
+
+
+class NamesDataset(Settings):
+    """Names of categories alone, for engines that need no image; a target is then the set they draw."""
+
+    source: Literal["names"]
+    """Where the data come from."""
+    format: Literal["lvis", "coco"] = "coco"
+    """Layout of the annotations that engines write."""
+    names: Annotated[tuple[str | DefinedName, ...], Field(min_length=1)]
+    """Names, or {name: ..., definition: ...}, in the order of their ids, which count from 1."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [it.strip() for it, _ in self.pairs()]
+        if not all(names):
+            raise ValueError("names: an empty name")
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"names: {twice!r} twice")
+        return self
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """(name, definition) of every category."""
+        return [(it, "") if isinstance(it, str) else (it.name, it.definition) for it in self.names]
+
+
 class SubsetDataset(Settings):
     """Some of the training images of another data set, with the same validation: for studies of scarce data.
 

@@ -35,7 +35,7 @@ def write_subset(
     training = restrict(everything, settings.share, settings.seed)
     write_annotations(output.parent / "train.json", training)
     train = _descriptor(dataset.train, output.parent) | {"annotations": "train.json"}
-    val = _descriptor(dataset.val, output.parent)
+    val = _descriptor(dataset.validation, output.parent)
     splits = {"train": SplitDescriptor(**train), "val": SplitDescriptor(**val)}
     categories = training["categories"]
     write_dataset(

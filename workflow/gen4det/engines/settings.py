@@ -37,6 +37,9 @@ class EngineSettings(Settings):
     steps: ClassVar[tuple[Step, ...]] = (Step("images", "draw", models=("diffusion",)),)
     """What the method does, in order; see `engines.steps`."""
 
+    needs_images: ClassVar[bool] = True
+    """Whether the method reads real images; without, names of categories suffice."""
+
     method: str
     """Name of the room in gen4det/engines; each engine narrows it to its own name."""
     image_format: Literal["png", "jpg"] = "png"

@@ -23,7 +23,7 @@ Positive = Annotated[float, Field(gt=0)]
 class DataSize(Settings):
     """How large a data set is: an entry of resources/data_sizes.yaml, or counted from annotations."""
 
-    train_images: Annotated[int, Field(ge=1)]
+    train_images: Annotated[int, Field(ge=0)]
     """Training images."""
     val_images: Annotated[int, Field(ge=0)]
     """Validation images."""
@@ -31,7 +31,7 @@ class DataSize(Settings):
     """Categories by LVIS frequency group."""
     boxes: Annotated[int, Field(ge=0)]
     """Labels of the training images."""
-    pixels: Positive
+    pixels: Annotated[float, Field(ge=0)]
     """Mean area of an image."""
     annotation_bytes: Annotated[int, Field(ge=0)]
     """Size of the annotation files of both splits."""

@@ -16,14 +16,14 @@ from gen4det.core.settings import suggest
 from gen4det.data.pictures_seen import FOLDER, seen_file
 from gen4det.detection.config_files import learns_masks
 from gen4det.orchestration import needs
-from gen4det.orchestration.detector_jobs import DetectorJobs
+from gen4det.orchestration.export_jobs import ExportJobs
 from gen4det.orchestration.hashes import sampled_hash
 from gen4det.orchestration.job_text import job
 from gen4det.orchestration.own_files import folder_token, pictures_token
 from gen4det.orchestration.scale import JobNeeds
 
 
-class Jobs(DetectorJobs):
+class Jobs(ExportJobs):
     """Functions that the rules call: targets, data, resources of jobs, and those of the base classes."""
 
     # --- patterns and targets ---------------------------------------------------------------------
@@ -45,8 +45,8 @@ class Jobs(DetectorJobs):
         return one_of(name for name, data in self.config.datasets.items() if data.source == source)
 
     def targets(self) -> list[str]:
-        """What a run without arguments makes: tables and figures of the configured studies."""
-        return [file for study in self.project.studies for file in self.pages(study)]
+        """What a run without arguments makes: tables and figures of the studies, and exports."""
+        return [file for study in self.project.studies for file in self.pages(study)] + self.exports()
 
     def pages(self, study: str) -> list[str]:
         """Table, figure, gallery of one study, a page for each filter that looks at images, curves of losses.

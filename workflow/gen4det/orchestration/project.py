@@ -21,6 +21,7 @@ from gen4det.orchestration.category_splits import check_splits
 from gen4det.orchestration.downloads import Downloads
 from gen4det.orchestration.fidelity_jobs import check_fidelity
 from gen4det.orchestration.hashes import model_paths
+from gen4det.orchestration.names import check_exports, check_names, check_tables
 from gen4det.orchestration.scale import Config
 from gen4det.orchestration.studies import REAL, CheckedStudy, Training, check_arms, load_study, shared_folder
 from gen4det.orchestration.variants import Variant, load_engines, read_variants
@@ -45,8 +46,9 @@ class Project:
 
     @property
     def sets(self) -> list[tuple[str, str]]:
-        """(data set, variant) of all synthetic sets of all studies."""
-        return list(dict.fromkeys(pair for study in self.studies.values() for pair in study.sets))
+        """(data set, variant) of all synthetic sets of all studies and exports."""
+        tabled = [pair for study in self.studies.values() for pair in study.sets]
+        return list(dict.fromkeys(tabled + [(it.dataset, it.engine) for it in self.config.exports]))
 
     @property
     def judged_sets(self) -> list[tuple[str, str]]:
@@ -146,7 +148,10 @@ def load_project(values: dict, *, source: str, root: str | Path) -> Project:
     studies = {name: load_study(name, config, variants, source=source, root=root) for name in config.studies}
     check_arms(studies)
     check_splits(config, studies, source=source, root=root)
+    check_exports(config, variants, source=source)
+    check_tables(config, studies, source=source)
     used = [engine for study in studies.values() for engine in study.engines]
+    used += [it.engine for it in config.exports if it.engine not in used]
     engines = load_engines(used, config.engines, variants, source=source)
     _check_shards(engines, config, variants, source=source)
     _check_references(engines, config, variants, source=source)
@@ -155,12 +160,13 @@ def load_project(values: dict, *, source: str, root: str | Path) -> Project:
     engines = {name: _asking_folder(engine, config) for name, engine in engines.items()}
     project = Project(root, config, engines, studies)
     _check_asked(project)
+    check_names(config, engines, project.sets, source=source)
     return project
 
 
 def _check_subsets(config: Config, *, source: str) -> None:
     """Every subset is one of a whole data set of this scale."""
-    whole = [name for name, data in config.datasets.items() if data.source != "subset"]
+    whole = [name for name, data in config.datasets.items() if data.source not in ("subset", "names")]
     for name, data in config.datasets.items():
         if data.source == "subset" and data.of not in whole:
             known = suggest(data.of, whole)

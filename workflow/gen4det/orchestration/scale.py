@@ -3,9 +3,9 @@
 Nothing here imports torch: every job of a cluster run parses the Snakefile again.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
 from gen4det.core.settings import Settings, suggest
 from gen4det.data.download_settings import ModelDownloads
@@ -44,6 +44,12 @@ class Detector(DetectorSettings):
 
     same_as: Annotated[Name | None, Field(exclude=True)] = None
     """Another detector of this scale: the two are one, trainings included. Nothing else stands beside it."""
+
+
+LAYOUTS = ("coco", "yolo", "voc", "imagefolder")
+"""Layouts of exports."""
+MERGED = "-merged"
+"""Ending of the folder of an export with the real images."""
 
 
 class JobNeeds(Settings):
@@ -86,6 +92,24 @@ class Needs(Settings):
     """Tables, figures, galleries."""
 
 
+class Export(Settings):
+    """A synthetic set in the layout of another tool: <results>/exports/<dataset>/<engine>/<layout>/."""
+
+    dataset: Name
+    """Data set that the engine draws for."""
+    engine: Name
+    """Variant of an engine."""
+    layout: Literal["coco", "yolo", "voc", "imagefolder"]
+    """COCO, YOLO, PASCAL VOC or Hugging Face's imagefolder."""
+    merged: bool = False
+    """Whether the real images are in it, too. The folder then ends in -merged."""
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder."""
+        return self.layout + MERGED * self.merged
+
+
 class Config(Settings):
     """One scale: what config/config.yaml, config/paper.yaml or a file of your own holds."""
 
@@ -93,8 +117,10 @@ class Config(Settings):
     """Name of the scale; every table row says at which one it was run."""
     results: str
     """Folder of everything that is made, relative to the repository. Two scales never share one."""
-    studies: Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(unique)]
+    studies: Annotated[tuple[Name, ...], AfterValidator(unique)] = ()
     """Tables to make; each names a file config/studies/<study>.yaml."""
+    exports: Annotated[tuple[Export, ...], AfterValidator(unique)] = ()
+    """Synthetic sets to write in layouts of other tools; without studies, all that a run makes."""
     arms: dict[Name, Annotated[tuple[Name, ...], AfterValidator(unique)]] = {}
     """Of some studies only these rows, e.g. {lvis_rare: [real, gen2det]}; none: all."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(unique)] = (
@@ -129,6 +155,12 @@ class Config(Settings):
     """What this scale changes in engines of config/engines; variants inherit it like everything else."""
     needs: Needs = Needs()
     """What jobs ask of the machine at this scale."""
+
+    @model_validator(mode="after")
+    def _makes_something(self) -> Self:
+        if not (self.studies or self.exports):
+            raise ValueError("studies: name at least one, or one of exports; else a run makes nothing")
+        return self
 
     @field_validator("detectors", mode="before")
     @classmethod

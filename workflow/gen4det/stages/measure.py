@@ -44,7 +44,7 @@ def main() -> None:
         args.output,
         settings=settings.model_dump(mode="json"),
         code=("gen4det.stages.measure",),
-        inputs=(args.dataset, dataset.val.annotations_path, args.predictions),
+        inputs=(args.dataset, dataset.validation.annotations_path, args.predictions),
     ) as record:
         record.add(**measure(args, dataset, settings.evaluation))
 
@@ -58,7 +58,7 @@ def measure(args: argparse.Namespace, dataset: Dataset, settings: MeasureSetting
     Raises:
         InputError: unusable data, or predictions of other images.
     """
-    truth = dataset.val.load()
+    truth = dataset.validation.load()
     predictions = read_predictions(args.predictions)
     if reason := predictions.about.get("refused"):
         log.warning("nothing to measure: %s", reason)
@@ -74,7 +74,7 @@ def measure(args: argparse.Namespace, dataset: Dataset, settings: MeasureSetting
         entry["images_train"] = images_train[entry["id"]]
     validation = {
         "dataset": dataset.name,
-        "annotations_sha256": file_hash(dataset.val.annotations_path),
+        "annotations_sha256": file_hash(dataset.validation.annotations_path),
         "protocol": dataset.format,
         "max_per_image": predictions.about["max_per_image"],
         "area_limits": list(settings.area_limits),

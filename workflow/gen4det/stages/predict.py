@@ -62,7 +62,7 @@ def predict(args: argparse.Namespace, settings: PredictStageSettings) -> dict:
         InputError: unusable data or weights, or weights of a detector of other categories.
     """
     dataset = load_dataset(args.dataset)
-    truth = dataset.val.load()
+    truth = dataset.validation.load()
     limit = settings.max_per_image or MAX_DETECTIONS[dataset.format]
 
     from gen4det.detection import inference, mmcv_ext
@@ -77,7 +77,7 @@ def predict(args: argparse.Namespace, settings: PredictStageSettings) -> dict:
     device = torch_device(args.device)
     found = inference.predict(
         Path(args.weights),
-        dataset.val.images,
+        dataset.validation.images,
         truth["images"],
         batch_size=args.batch_size,
         device=device,

@@ -11,12 +11,12 @@ from transformers import PreTrainedTokenizerBase
 
 from gen4det.core.errors import InputError
 from gen4det.core.provenance import seed_for
-from gen4det.data.annotations import frequency_groups
+from gen4det.data.annotations import category_counts, frequency_groups
 from gen4det.diffusion.sources import latent_cell, load_tokenizer
 from gen4det.engines import base
 from gen4det.engines.mosaicfusion.geometry import Layout, draw_layout
 from gen4det.engines.mosaicfusion.prompts import category_prompt
-from gen4det.engines.mosaicfusion.settings import Settings
+from gen4det.engines.mosaicfusion.settings import Settings, rarest_number
 
 
 class Planner(base.Planner):
@@ -65,6 +65,8 @@ def plan_manifest(
     categories = {category["id"]: category for category in data["categories"]}
     groups = frequency_groups(data)
     main = [key for key in categories if groups[key] in settings.main_groups]
+    if settings.main_rarest is not None:
+        main = rarest(data, settings.main_rarest)
     pool = [key for key in categories if groups[key] in settings.partner_groups]
     for name, found in (("main_groups", main), ("partner_groups", pool)):
         if not found:
@@ -107,6 +109,20 @@ def plan_manifest(
                 }
             )
     return rows
+
+
+def rarest(data: dict, amount: int | float) -> list[int]:
+    """The categories with the fewest training images, in the order of the file.
+
+    Images decide, then objects, then the order of the file.
+
+    Args:
+        amount: how many, or below 1 the share of all, rounded up.
+    """
+    counts = category_counts(data)
+    number = rarest_number(amount, len(counts))
+    chosen = set(sorted(counts, key=counts.__getitem__)[:number])
+    return [key for key in counts if key in chosen]
 
 
 def draw_canvases(

@@ -3,7 +3,8 @@
 The variants in config/engines/mosaicfusion.yaml say where each constant comes from.
 """
 
-from typing import Annotated, Literal, Self
+import math
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -19,11 +20,16 @@ Group = Literal["r", "c", "f"]
 class Settings(EngineSettings):
     """One variant of the engine."""
 
+    needs_images: ClassVar[bool] = False
+
     method: Literal["mosaicfusion"] = "mosaicfusion"
 
     # --- what to draw ---
     main_groups: tuple[Group, ...] = ("r",)
     """LVIS frequency groups whose categories are each drawn `images_per_category` times."""
+    main_rarest: Count | Annotated[float, Field(gt=0, lt=1)] | None = None
+    """In place of `main_groups`: so many categories, or this share of them (rounded up), those with the
+    fewest training images, whatever LVIS would call them."""
     partner_groups: tuple[Group, ...] = ("r", "c", "f")
     """Groups from which the other objects of a canvas are drawn, uniformly and with replacement."""
     images_per_category: Count = 25
@@ -99,3 +105,8 @@ class Settings(EngineSettings):
                     f"overlap_{axis}: half of it must fit into the smallest region, {smallest} px"
                 )
         return self
+
+
+def rarest_number(amount: int | float, categories: int) -> int:
+    """How many categories `main_rarest` means of so many."""
+    return min(categories, amount if amount >= 1 else math.ceil(amount * categories))

@@ -1,12 +1,14 @@
 """What drawing with this engine costs, counted from its settings."""
 
-from gen4det.engines.mosaicfusion.settings import Settings
+from gen4det.engines.mosaicfusion.settings import Settings, rarest_number
 from gen4det.engines.work import DataSize, Drawing, model_calls
 
 
 def drawing(settings: Settings, size: DataSize) -> Drawing:
     """Each region of a canvas is denoised at every step; regions reach half the overlap beyond a cut."""
     categories = sum(size.categories[group] for group in settings.main_groups)
+    if settings.main_rarest is not None:
+        categories = rarest_number(settings.main_rarest, sum(size.categories.values()))
     shapes = [_canvas(settings, objects) for objects in settings.objects]
     regions = sum(objects for objects, _, _ in shapes) / len(shapes)
     diffused = sum(objects * region for objects, region, _ in shapes) / len(shapes)

@@ -60,6 +60,12 @@ class DataSizes:
             annotation_bytes=2000 * (data.train_images + data.val_images),
         )
 
+    def _names(self, data) -> DataSize:
+        """No image; every category is as rare as can be."""
+        categories = {"r": len(data.names), "c": 0, "f": 0}
+        nothing = dict.fromkeys(("train_images", "val_images", "boxes", "pixels", "annotation_bytes"), 0)
+        return DataSize(categories=categories, **nothing)
+
     def _photographs(self, data) -> DataSize | None:
         """Counted from the user's annotations; None where they are not there yet."""
         root = self.project.root

@@ -92,7 +92,7 @@ class Estimator:
             return Estimate(work=None, unit="images", stored=None)
         return Estimate(work=size.train_images + size.val_images, unit="images", stored=size.annotation_bytes)
 
-    _download = _subset = _photographs = _annotations
+    _download = _subset = _photographs = _names = _annotations
 
     def _render(self, task: Task) -> Estimate:
         size, estimate = self.sizes(task.dataset), self._annotations(task)
@@ -251,6 +251,11 @@ class Estimator:
     def _measure(self, task: Task) -> Estimate:
         size = self.sizes(task.dataset)
         return Estimate(0, size and size.val_images, "images", 0.0, self.costs.files.metrics)
+
+    def _export(self, task: Task) -> Estimate:
+        """A copy of the generated images; real ones beside them are not counted."""
+        drawn = self._generate(task)
+        return Estimate(work=1, unit="folders", stored=drawn.stored)
 
     def _page(self, task: Task) -> Estimate:
         return Estimate(work=task.jobs, unit="pages", stored=task.jobs * self.costs.files.page)

@@ -35,9 +35,10 @@ class Task:
 
 
 RULES = (
-    "render", "photographs", "download", "download_model", "subset", "fit", "plan", "generate", "label",
+    "render", "photographs", "names", "download", "download_model", "subset", "fit", "plan", "generate",
+    "label",
     "calibrate", "rate", "detect", "detect_real", "filter", "filter_page", "train", "predict", "measure",
-    "loss_curve", "fit_curve", "table", "figure", "gallery",
+    "loss_curve", "fit_curve", "table", "figure", "gallery", "export",
 )  # fmt: skip
 """Rules in the order of the work; those that train the miniature's models are not part of a study."""
 
@@ -68,6 +69,7 @@ def _data(project: Project) -> Iterator[Task]:
     known = project.config.datasets
     trained = [dataset for dataset, _, _ in project.arms]
     used = unique([*trained, *(on for study in project.studies.values() for on in study.on.values())])
+    used = unique([*used, *(dataset for dataset, _ in project.sets)])
     whole = [known[name].of for name in used if known[name].source == "subset"]
     for name in unique([*whole, *used]):
         source = known[name].source
@@ -160,3 +162,5 @@ def _plotting(project: Project) -> Iterator[Task]:
         yield from (Task(rule, "plot") for rule in ("table", "figure"))
         if study.engines:
             yield Task("gallery", "plot")
+    for it in project.config.exports:
+        yield Task("export", "data", dataset=it.dataset, engine=it.engine)

@@ -1,0 +1,378 @@
+"""Exports: COCO, YOLO, VOC and imagefolder, read back by the formats' own loaders or by a second reader."""
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from pycocotools.coco import COCO
+
+import own_layouts
+from gen4det.core.errors import InputError
+from gen4det.data.annotations import write_annotations
+from gen4det.data.datasets import load_dataset
+from gen4det.data.defects import Defects
+from gen4det.data.images import ImageStore, ShardWriter, encode_image
+from gen4det.data.layouts import folder as folder_module
+from gen4det.data.layouts.card import CardFacts, ExportSettings, card, effect
+from gen4det.data.layouts.folder import MARK, Part, check_target, export, finish_export, work_folder
+from gen4det.data.layouts.yolo import joined
+from gen4det.data.masks import area_of_rle, mask_to_rle, rle_to_mask, segmentation_to_rle
+from gen4det.data.photographs import register_photographs
+from gen4det.data.source_settings import PhotographsDataset
+from gen4det.data.sources.folder import read_folder
+
+HEIGHT, WIDTH = 48, 64
+CATEGORIES = [
+    {"id": 3, "name": "cup", "def": "a mug"},
+    {"id": 7, "name": "sea fish"},
+    {"id": 9, "name": "owl"},
+]
+
+
+def region(*boxes, hole=None) -> np.ndarray:
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    for x, y, w, h in boxes:
+        mask[y : y + h, x : x + w] = True
+    if hole:
+        x, y, w, h = hole
+        mask[y : y + h, x : x + w] = False
+    return mask
+
+
+MASKS = {
+    "plain": region((8, 10, 20, 12)),
+    "holed": region((4, 4, 30, 20), hole=(10, 8, 6, 6)),
+    "parted": region((2, 2, 10, 10), (40, 30, 12, 8), (20, 20, 6, 6)),
+}
+
+
+def label(number: int, image: int, mask: np.ndarray, category: int = 7, **more) -> dict:
+    ys, xs = np.nonzero(mask)
+    box = [int(xs.min()), int(ys.min()), int(np.ptp(xs)) + 1, int(np.ptp(ys)) + 1]
+    return {
+        "id": number, "image_id": image, "category_id": category, "bbox": [float(v) for v in box],
+        "area": float(mask.sum()), "iscrowd": 0, "segmentation": mask_to_rle(mask), **more,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> Part:
+    """Three images in a shard: plain and holed; of several parts; a crowd alone."""
+    root = tmp_path_factory.mktemp("drawn")
+    rng = np.random.default_rng(0)
+    images = []
+    with ShardWriter(root / "00000.zip") as shard:
+        for k in range(3):
+            name = f"{k:012d}.png"
+            shard.add(name, encode_image(rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8), "png"))
+            images.append({"id": k + 1, "file_name": f"00000.zip/{name}", "width": WIDTH, "height": HEIGHT})
+    annotations = [
+        label(10, 1, MASKS["plain"]),
+        label(11, 1, MASKS["holed"], category=3),
+        label(12, 2, MASKS["parted"]),
+        label(13, 3, MASKS["plain"], iscrowd=1),
+    ]
+    return Part(
+        "engine", {"images": images, "annotations": annotations, "categories": CATEGORIES}, ImageStore(root)
+    )
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory) -> dict[str, Part]:
+    """Own photographs with masks, one of them lying on its side by its orientation."""
+    root = tmp_path_factory.mktemp("real")
+    folder = own_layouts.coco(root / "mine")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.arange(96 * 72 * 3, dtype=np.uint8).reshape(96, 72, 3)).save(
+        folder / "images/train/train3.jpg", exif=exif
+    )
+    path = folder / "annotations/instances_train.json"
+    data = json.loads(path.read_text())
+    data["images"][3]["file_name"] = "train3.jpg"
+    path.write_text(json.dumps(data))
+    settings = PhotographsDataset(source="photographs", folder=str(folder))
+    register_photographs("mine", settings, root / "data" / "dataset.json")
+    dataset = load_dataset(root / "data" / "dataset.json")
+    return {
+        split: Part("real", it.load(), it.images)
+        for split, it in (("train", dataset.train), ("val", dataset.val))
+    }
+
+
+def make(layout: str, target: Path, splits: dict, categories=CATEGORIES):
+    done = export(splits, categories, layout, target, "fingerprint")
+    finish_export(target, "fingerprint")
+    return done
+
+
+def merged(drawn, real) -> dict:
+    """The generated set told as of the photographs' categories."""
+    renamed = {3: 1, 7: 2}
+    annotations = [a | {"category_id": renamed[a["category_id"]]} for a in drawn.data["annotations"]]
+    return {
+        "train": [real["train"], Part("engine", drawn.data | {"annotations": annotations}, drawn.images)],
+        "val": [real["val"]],
+    }
+
+
+OWN = [{"id": 1, "name": "cup"}, {"id": 2, "name": "fish"}]
+
+
+# --- COCO, by pycocotools -------------------------------------------------------------------------
+
+
+def test_coco_is_read_back_by_pycocotools_with_every_mask_exact(drawn, tmp_path):
+    done = make("coco", tmp_path / "out", {"train": [drawn]})
+    coco = COCO(str(tmp_path / "out/annotations/instances_train.json"))
+    assert [(c["id"], c["name"]) for c in coco.loadCats(coco.getCatIds())] == [
+        (3, "cup"),
+        (7, "sea fish"),
+        (9, "owl"),
+    ]
+    found = coco.loadAnns(coco.getAnnIds(iscrowd=0))
+    for annotation, name in zip(found, ("plain", "holed", "parted"), strict=True):
+        assert np.array_equal(coco.annToMask(annotation).astype(bool), MASKS[name]), name
+    assert [type(a["segmentation"]) for a in found] == [list, dict, list]
+    (crowd,) = coco.loadAnns(coco.getAnnIds(iscrowd=1))
+    assert np.array_equal(coco.annToMask(crowd).astype(bool), MASKS["plain"])
+    for image in coco.dataset["images"]:
+        with Image.open(tmp_path / "out/images/train" / image["file_name"]) as picture:
+            assert picture.size == (WIDTH, HEIGHT)
+    assert [count for what, count in done.losses.items() if "holes" in what] == [1]
+
+
+def test_coco_merged_keeps_validation_apart_and_is_read_by_our_own_reader(drawn, real, tmp_path):
+    done = make("coco", tmp_path / "out", merged(drawn, real), OWN)
+    assert done.images == {("train", "real"): 12, ("train", "engine"): 3, ("val", "real"): 6}
+    found = read_folder(tmp_path / "out", Defects("refuse"))
+    assert len(found["train"].data["images"]) == 15 and len(found["val"].data["images"]) == 6
+    assert {image["origin"] for image in found["train"].data["images"]} == {"real", "engine"}
+    store = ImageStore(found["train"].images)
+    turned = next(i for i in found["train"].data["images"] if "train3" in i["file_name"])
+    with Image.open(found["train"].images / turned["file_name"]) as picture:  # without looking at its EXIF
+        assert picture.size == store.size(turned["file_name"]) == (96, 72)
+    assert done.losses["images stored upright with 8 bits: their files were turned or had 16"] == 1
+
+
+# --- YOLO, by a second reader ---------------------------------------------------------------------
+
+
+def yolo_rows(root: Path, split: str) -> dict[str, list[list[float]]]:
+    """{image: rows} as YOLO's trainers find them: by the name, in `labels` in place of `images`."""
+    found = {}
+    for image in sorted((root / "images" / split).iterdir()):
+        text = (root / "labels" / split / f"{image.stem}.txt").read_text()
+        found[image.stem] = [[float(word) for word in line.split()] for line in text.splitlines()]
+    return found
+
+
+def filled(polygon: list[float]) -> np.ndarray:
+    """Pixels whose centre is inside, even-odd, by the crossing rule: no library of ours or theirs."""
+    points = np.reshape(polygon, (-1, 2)) * (WIDTH, HEIGHT)
+    ys, xs = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    inside = np.zeros((HEIGHT, WIDTH), bool)
+    for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, axis=0), strict=True):
+        if y0 != y1:
+            crossed = (y0 > ys) != (y1 > ys)
+            inside ^= crossed & (xs < (x1 - x0) * (ys - y0) / (y1 - y0) + x0)
+    return inside
+
+
+def test_yolo_polygons_cover_the_masks_holes_filled_parts_joined(drawn, tmp_path):
+    done = make("yolo", tmp_path / "out", {"train": [drawn]})
+    description = yaml.safe_load((tmp_path / "out/data.yaml").read_text())
+    assert description["names"] == {0: "cup", 1: "sea fish", 2: "owl"} and "path" not in description
+    first, second, third = yolo_rows(tmp_path / "out", "train").values()
+    assert [row[0] for row in first] == [1, 0]
+    assert np.array_equal(filled(first[0][1:]), MASKS["plain"])
+    assert np.array_equal(filled(first[1][1:]), region((4, 4, 30, 20)))
+    assert np.array_equal(filled(second[0][1:]), MASKS["parted"])
+    assert third == []  # a crowd alone: an empty file
+    assert sorted(done.losses.values()) == [1, 1, 1]
+    assert (tmp_path / "out/images/val").is_dir()
+
+
+def test_yolo_writes_boxes_where_some_objects_have_no_mask_and_none_exceeds_the_image(drawn, tmp_path):
+    labels = [dict(it) for it in drawn.data["annotations"]]
+    del labels[0]["segmentation"]
+    labels[0]["bbox"] = [50.0, 40.0, 14.6, 8.4]  # rounding of annotation tools: 0.6 px beyond the edge
+    part = Part("engine", drawn.data | {"annotations": labels}, drawn.images)
+    done = make("yolo", tmp_path / "out", {"train": [part]})
+    rows = list(yolo_rows(tmp_path / "out", "train").values())
+    assert {len(row) for found in rows for row in found} == {5}
+    assert np.allclose(rows[0][0][1:], [57 / 64, 44 / 48, 14 / 64, 8 / 48])
+    assert done.losses["masks, left out: where some objects have none, all are boxes"] == 2
+
+
+def test_yolo_is_read_back_by_our_own_reader(drawn, real, tmp_path):
+    make("yolo", tmp_path / "out", merged(drawn, real), OWN)
+    found = read_folder(tmp_path / "out", Defects("refuse"))
+    assert [len(found[split].data["images"]) for split in ("train", "val")] == [15, 6]
+    boxes = {tuple(np.round(a["bbox"], 3)) for a in found["val"].data["annotations"]}
+    assert boxes == {tuple(map(float, a["bbox"])) for a in real["val"].data["annotations"]}
+
+
+def test_joined_parts_keep_their_area():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+        for _ in range(rng.integers(2, 6)):
+            x, y = rng.integers(0, 50), rng.integers(0, 36)
+            mask[y : y + rng.integers(2, 12), x : x + rng.integers(2, 12)] = 1
+        contours, _ = cv2.findContours(
+            mask.repeat(2, 0).repeat(2, 1), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+        )
+        parts = [((it.reshape(-1, 2) + 1) // 2).astype(float) for it in contours]
+        outline = joined(parts)
+        assert sum(map(len, parts)) + 2 * (len(parts) - 1) == len(outline)
+        together = sum(filled((it / (WIDTH, HEIGHT)).reshape(-1)).sum() for it in parts)
+        assert filled((outline / (WIDTH, HEIGHT)).reshape(-1)).sum() == together
+
+
+# --- VOC ------------------------------------------------------------------------------------------
+
+
+def test_voc_is_read_back_with_every_whole_box_exact_and_crowds_difficult(drawn, tmp_path):
+    done = make("voc", tmp_path / "out", {"train": [drawn]})
+    text = (tmp_path / "out/Annotations/engine_000000000000.xml").read_text()
+    assert "<xmin>9</xmin>" in text and "<xmax>28</xmax>" in text  # pixels 8 to 27, counted from 1
+    assert (tmp_path / "out/classes.txt").read_text() == "cup\nsea fish\nowl\n"
+    (found,) = read_folder(tmp_path / "out", Defects("refuse"), first_pixel=1).values()
+    assert [a["bbox"] for a in found.data["annotations"]] == [a["bbox"] for a in drawn.data["annotations"]]
+    assert [a.get("difficult", 0) for a in found.data["annotations"]] == [0, 0, 0, 1]
+    assert done.losses["masks, left out: the layout has boxes"] == 4
+
+
+# --- imagefolder ----------------------------------------------------------------------------------
+
+
+def test_imagefolder_has_a_line_for_each_image_and_run_length_codes(drawn, tmp_path):
+    make("imagefolder", tmp_path / "out", {"train": [drawn]})
+    lines = [json.loads(it) for it in (tmp_path / "out/train/metadata.jsonl").read_text().splitlines()]
+    assert {it["file_name"] for it in lines} == {it.name for it in (tmp_path / "out/train").glob("*.png")}
+    assert lines[0]["objects"]["category"] == ["sea fish", "cup"]
+    code = {"size": [lines[0]["height"], lines[0]["width"]], "counts": lines[0]["objects"]["mask"][1]}
+    assert np.array_equal(rle_to_mask(code), MASKS["holed"])
+    assert len({tuple(it["objects"]) for it in lines}) == 1
+
+
+def test_imagefolder_is_read_back_by_datasets(drawn, tmp_path):
+    datasets = pytest.importorskip("datasets", reason="Hugging Face's datasets is not installed")
+    make("imagefolder", tmp_path / "out", {"train": [drawn]})
+    found = datasets.load_dataset(
+        "imagefolder", data_dir=str(tmp_path / "out"), cache_dir=str(tmp_path / "cache")
+    )
+    assert found["train"].num_rows == 3 and found["train"][0]["image"].size == (WIDTH, HEIGHT)
+
+
+# --- the folder -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", folder_module.LAYOUTS)
+def test_an_interrupted_export_goes_on_and_ends_with_the_same_bytes(layout, drawn, tmp_path, monkeypatch):
+    make(layout, tmp_path / "whole", {"train": [drawn]})
+    copied = []
+
+    def copy(*arguments):
+        copied.append(arguments)
+        if len(copied) == 3:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    original = folder_module._copy
+    monkeypatch.setattr(folder_module, "_copy", copy)
+    with pytest.raises(KeyboardInterrupt):
+        export({"train": [drawn]}, CATEGORIES, layout, tmp_path / "out", "fingerprint")
+    assert not (tmp_path / "out").exists()
+    (picture,) = list(work_folder(tmp_path / "out").rglob("engine_000000000000.png"))
+    before = picture.stat().st_mtime_ns
+    make(layout, tmp_path / "out", {"train": [drawn]})
+    assert next((tmp_path / "out").rglob("engine_000000000000.png")).stat().st_mtime_ns == before
+    files = {it.relative_to(tmp_path / "whole") for it in (tmp_path / "whole").rglob("*") if it.is_file()}
+    assert files == {it.relative_to(tmp_path / "out") for it in (tmp_path / "out").rglob("*") if it.is_file()}
+    assert all((tmp_path / "whole" / it).read_bytes() == (tmp_path / "out" / it).read_bytes() for it in files)
+
+
+def test_progress_of_another_export_is_not_continued(drawn, tmp_path):
+    export({"train": [drawn]}, CATEGORIES, "voc", tmp_path / "out", "another")
+    make("coco", tmp_path / "out", {"train": [drawn]})
+    assert not (tmp_path / "out/Annotations").exists()
+
+
+def test_a_folder_with_other_files_is_refused_an_earlier_export_is_replaced(drawn, tmp_path):
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds files that no export has made"):
+        export({"train": [drawn]}, CATEGORIES, "coco", target, "fingerprint")
+    assert (target / "thesis.txt").read_text() == "mine"
+    shutil.rmtree(target)
+    make("voc", target, {"train": [drawn]})
+    make("coco", target, {"train": [drawn]})
+    assert (target / MARK).is_file() and not (target / "Annotations").exists()
+    assert [it.name for it in tmp_path.iterdir()] == ["out"]
+    check_target(target)
+
+
+def test_images_of_one_name_in_several_folders_do_not_meet(drawn, tmp_path):
+    root = tmp_path / "photos"
+    for name in ("a/1.png", "b/1.png", "a_1.png", "a/1.jpg"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(drawn.images.read("00000.zip/000000000000.png"))
+    names = ("a/1.png", "b/1.png", "a_1.png", "a/1.jpg")
+    images = [{"id": k, "file_name": name, "width": 64, "height": 48} for k, name in enumerate(names)]
+    part = Part("real", {"images": images, "annotations": []}, ImageStore(root))
+    make("yolo", tmp_path / "out", {"train": [part]})
+    assert len(yolo_rows(tmp_path / "out", "train")) == 4
+
+
+# --- the card -------------------------------------------------------------------------------------
+
+
+def settings(layout: str = "coco", **changes) -> ExportSettings:
+    facts = {
+        "scale": "miniature", "dataset": "lvis", "engine": "engine", "method": "mosaicfusion", "run_seed": 3,
+        "paper": "Xie et al., arXiv:2309.13042", "code": "S-Lab License 1.0",
+        "models": [{"use": "diffusion", "name": "models/own"}],
+    }  # fmt: skip
+    return ExportSettings(layout=layout, card=CardFacts(**facts), **changes)
+
+
+def test_the_card_names_models_licences_seeds_counts_losses_and_citations(drawn, tmp_path):
+    done = make("yolo", tmp_path / "out", {"train": [drawn]})
+    text = card(settings("yolo"), done, CATEGORIES, [])
+    for part in (
+        "seed 3", "models/own", "weights of `diffusion`: unknown", "S-Lab License 1.0", "arXiv:2309.13042",
+        "| train | engine | 3 | 3 |", "| 9 | owl | 0 |", "masks whose holes are filled: 1",
+        "No table of this run has measured it yet.",
+    ):  # fmt: skip
+        assert part in text, part
+    assert not text.startswith("---") and card(settings("imagefolder"), done, CATEGORIES, []).startswith(
+        "---\n"
+    )
+
+
+def test_the_card_quotes_the_effect_of_a_table(tmp_path):
+    table = tmp_path / "lvis.csv"
+    assert effect(table, "ours") == []
+    table.write_text(
+        "study,detector,arm,label,seeds_present,seeds_wanted,box_AP_mean,box_AP_delta\n"
+        "LVIS,rcnn,real,real images,3,3,40.0000,\nLVIS,rcnn,ours,+ ours,3,3,42.5000,2.5000\n"
+    )
+    (line,) = effect(table, "ours")
+    assert "3 of 3 seeds: box AP 42.5 (+2.5)" in line
+
+
+def test_areas_of_what_is_written_are_those_of_the_masks(drawn, tmp_path):
+    make("coco", tmp_path / "out", {"train": [drawn]})
+    data = json.loads((tmp_path / "out/annotations/instances_train.json").read_text())
+    for annotation in data["annotations"]:
+        rle = segmentation_to_rle(annotation["segmentation"], HEIGHT, WIDTH)
+        assert area_of_rle(rle) == annotation["area"]
+    write_annotations(tmp_path / "again.json", data)

@@ -1,0 +1,1 @@
+"""Writers of data sets for use elsewhere: one module for each layout."""
