@@ -35,8 +35,8 @@ SMALL = {"region_height": 64, "region_width": 64, "overlap_height": 8, "overlap_
 
 def project(**changes):
     scale = read_yaml(ROOT / "config/config.yaml")
-    scale |= {"arms": {}, "engine_shards": {}, "evaluation": {}}
-    return load_project(scale | ALONE | changes, source="own.yaml", root=ROOT)
+    kept = {key: scale[key] for key in ("scale", "results", "shards", "foundation", "detectors", "engines")}
+    return load_project(kept | ALONE | changes, source="own.yaml", root=ROOT)
 
 
 def refusal(**changes) -> str:
