@@ -8,10 +8,10 @@ from test_predict_and_measure import run_measure, write_data
 
 from gen4det.core.errors import InputError
 from gen4det.core.yaml_files import read_yaml
+from gen4det.data.category_splits import with_splits
 from gen4det.data.datasets import load_dataset
 from gen4det.data.source_settings import SubsetDataset
 from gen4det.data.subsets import write_subset
-from gen4det.evaluation.category_splits import with_splits
 from gen4det.evaluation.predictions import Predictions, images_identity, write_predictions
 from gen4det.evaluation.study_settings import StudySettings
 from gen4det.evaluation.study_table import read_metrics

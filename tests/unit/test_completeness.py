@@ -236,3 +236,64 @@ def test_declarations_that_fit_nothing_are_refused(dataset, tmp_path):
 def test_detectors_without_region_proposals_are_refused():
     with pytest.raises(InputError, match=r"^d\.py: labels of some categories alone need a detector with reg"):
         make_aware(dense("RetinaHead"), ignore_background=False, categories_missing=True, source="d.py")
+
+
+# --- novel categories: what marks a set speaks, and a classifier of independent categories -------------
+
+
+def test_base_categories_are_those_that_the_annotations_call_so(dataset):
+    """Never a path: the released code of InstaGen looks for data/coco/ in one."""
+    train = dataset.train
+    marked = train.load()
+    for category in marked["categories"]:
+        category["split"] = "novel" if category["id"] == 20 else "base"
+    base = Completeness(categories="base")
+    source = Source("x", Path("/elsewhere/a.json"), marked, train.images, completeness=base)
+    items = DetectionDataset([source], CATEGORIES, PIPELINE, masks=True)
+    assert items[Draw(0, 0)]["data_samples"].gt_instances.get("annotated") == [SQUARE, DISC]
+    with pytest.raises(InputError, match="none is called base; train on a subset with labels: base"):
+        items_of(dataset, base)
+
+
+def test_drawn_images_teach_proposals_background_if_told_so(config, dataset):
+    told = BASE.model_copy(update={"proposals": "background"})
+    model = partial_model(config)
+    batch = batch_of(model, items_of(dataset, told)[0])
+    losses, scores = rpn_losses(model, batch)
+    losses["loss_rpn_cls"].backward()
+    gradient = flat([score.grad for score in scores], 0)
+    objects = assigned_anchors(model.rpn_head, scores, batch, 0) > 0
+    assert (gradient[~objects] != 0).any() and (gradient[objects] != 0).any()
+    assert (logits_gradient(model, batch)[:, RING] == 0).all()
+
+
+def sigmoid_config(folder: Path) -> Path:
+    miniature = Path(__file__).parents[2] / "config" / "detectors" / "miniature_faster_rcnn_sigmoid.py"
+    path = folder / "sigmoid.py"
+    path.write_text(f"_base_ = {str(miniature)!r}\n")
+    return path
+
+
+def test_a_sigmoid_classifier_has_no_background_and_says_probabilities(tmp_path):
+    loaded = load_config(sigmoid_config(tmp_path), classes=3)
+    head = initial_model(loaded, DetectorSettings(config="a.py"), 0).roi_head.bbox_head
+    assert head.fc_cls.out_features == 3
+    scores = torch.tensor([[2.0, -1.0, 0.5], [-9.0, -9.0, -9.0]])
+    found = head.loss_cls.get_activation(scores)
+    torch.testing.assert_close(found[:, :3], scores.sigmoid())
+    assert (found[:, 3] == 0).all()
+    labels = torch.tensor([0, 3])  # the last is background
+    loss = head.loss_cls(scores, labels, torch.ones(2), avg_factor=2)
+    target = torch.tensor([[1.0, 0, 0], [0, 0, 0]])
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(scores, target, reduction="sum") / 2
+    torch.testing.assert_close(loss, expected)
+    assert float(head.fc_cls(torch.zeros(1, 256)).sigmoid().mean()) == pytest.approx(0.01, abs=1e-3)
+
+
+def test_a_sigmoid_detector_is_silent_about_other_categories(tmp_path, dataset):
+    loaded = load_config(sigmoid_config(tmp_path), classes=len(CATEGORIES))
+    settings = DetectorSettings(config="a.py", labels=LabelSettings(real=BASE))
+    model = initial_model(loaded, settings, 0, categories_missing=True).train()
+    gradient = logits_gradient(model, batch_of(model, *items_of(dataset, BASE)[:2]))
+    assert gradient.shape[1] == 3
+    assert (gradient[:, RING] == 0).all() and (gradient[:, [SQUARE, DISC]] != 0).any(0).all()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gen4det.detection import samplers
-from gen4det.detection.samplers import BatchSampler, Draw, Pool, repeat_factors, replayed
+from gen4det.detection.samplers import BatchSampler, Draw, InterleavedSampler, Pool, repeat_factors, replayed
 
 
 def take(iterable, count):
@@ -187,3 +187,39 @@ def test_replaying_changes_which_images_come_and_nothing_else():
     resumed = two_pools(places=places)
     resumed.start = 100
     assert take(resumed, 5) == replaying[100:105]
+
+
+# --- batches of one source each -----------------------------------------------------------------------
+
+
+def interleaving(start: int = 0, **options) -> InterleavedSampler:
+    pools = [Pool(np.arange(12), np.ones(12), 1), Pool(np.arange(12, 18), np.ones(6), 2)]
+    sampler = InterleavedSampler(pools, batch_size=2, seed=0, **options)
+    sampler.start = start
+    return sampler
+
+
+def test_each_source_is_exhausted_once_in_an_epoch_in_proportion_and_reshuffled():
+    batches = list(itertools.islice(interleaving(), 18))
+    kinds = ["rs"[batch[0].index >= 12] for batch in batches]
+    assert all(
+        ("rs"[draw.index >= 12] == kind) for batch, kind in zip(batches, kinds, strict=True) for draw in batch
+    )
+    assert "".join(kinds) == "rsrrsrrsr" * 2
+    epochs = [[draw.index for batch in batches[first : first + 9] for draw in batch] for first in (0, 9)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(18)) and epochs[0] != epochs[1]
+
+
+def test_an_interleaved_training_goes_on_where_it_was_and_processes_share_batches():
+    whole = list(itertools.islice(interleaving(), 12))
+    assert list(itertools.islice(interleaving(start=10), 2)) == whole[10:]
+    parts = [list(itertools.islice(interleaving(rank=rank, world_size=2), 3)) for rank in range(2)]
+    assert [[first, second] for (first,), (second,) in zip(*parts, strict=True)] == whole[:3]
+    with pytest.raises(ValueError, match="not a multiple of 3"):
+        interleaving(world_size=3)
+
+
+def test_a_source_that_does_not_fill_its_last_batch_shows_its_first_images_again():
+    sampler = InterleavedSampler([Pool(np.arange(5), np.ones(5), 1)], batch_size=2, seed=0)
+    numbers = [number for batch in sampler.epoch(0) for number in batch.tolist()]
+    assert len(numbers) == 6 and set(numbers) == set(range(5)) and numbers[5] == numbers[0]

@@ -15,11 +15,11 @@ from gen4det.diffusion.replay import add_noise, features_of, features_of_both, n
 from gen4det.diffusion.training_crops import (
     ObjectCrops,
     Window,
-    caption_of,
     fit_square,
     object_window,
     overlaps,
 )
+from gen4det.diffusion.words import caption_of
 from tiny_models import tiny_unet
 
 SHAPE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}

@@ -125,3 +125,46 @@ def synthetic_set(folder, references: list[int], split: str):
     data["info"]["split"] = split
     path.write_text(json.dumps(data))
     return path
+
+
+# --- labels of base categories alone ------------------------------------------------------------------
+
+
+def base_subset(tmp_path, **settings) -> dict:
+    whole = tiny_dataset(tmp_path)
+    (tmp_path / "base").mkdir()
+    write_subset(
+        "tiny-base",
+        SubsetDataset(source="subset", of="tiny", **settings),
+        whole.path,
+        tmp_path / "base/dataset.json",
+    )
+    return load_dataset(tmp_path / "base/dataset.json")
+
+
+def test_no_label_of_a_novel_category_is_left_in_training(tmp_path):
+    split = tmp_path / "split.yaml"
+    split.write_text("base: {Square: 1}\nnovel: {ring: 2}\n")
+    subset = base_subset(tmp_path, labels="base", split=str(split))
+    training = subset.train.load()
+    assert {label["category_id"] for label in training["annotations"]} == {3}
+    assert len(training["images"]) == 24 and len(training["categories"]) == 3
+    assert {it["name"]: it["split"] for it in subset.categories} == {
+        "square": "base",
+        "disc": None,
+        "ring": "novel",
+    }
+    assert {label["category_id"] for label in subset.val.load()["annotations"]} == {3, 7, 20}
+
+
+def test_rare_categories_may_be_the_novel_ones(tmp_path):
+    subset = base_subset(tmp_path, labels="not-rare")
+    assert {label["category_id"] for label in subset.train.load()["annotations"]} == {3, 7}
+    assert {it["name"]: it["split"] for it in subset.categories}["ring"] == "novel"
+
+
+def test_a_split_that_nobody_names_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"train\.json: no category is base; name a file of them in split"):
+        base_subset(tmp_path, labels="base")
+    with pytest.raises(ValueError, match="split: has a meaning with labels: base alone"):
+        SubsetDataset(source="subset", of="tiny", split="x.yaml")

@@ -220,3 +220,35 @@ def test_parameters_may_have_parts_of_learning_rate_and_weight_decay(tmp_path):
         optimiser.step()
     for name, value in model.state_dict().items():
         torch.testing.assert_close(learned[name], value)
+
+
+def test_an_average_without_warmup_decays_from_the_start(tmp_path):
+    """Of the weights at the start decay ** steps is left, as if it had been averaged for long."""
+    model = new_model()
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    options = {"steps": 3, "learning_rate": 0.0, "fingerprint": {"a": 1}, "ema_decay": 0.9}
+
+    def moved(step: int, rng: np.random.Generator) -> torch.Tensor:
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.add_(1.0)
+        return loss_of(model, rng)
+
+    train([model], moved, work=tmp_path / "w", ema_warmup=False, **options)
+    expected = 0.1 * (1 * 0.81 + 2 * 0.9 + 3)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, start[name] + expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_schedule_of_ones_own_and_the_number_of_the_part(tmp_path):
+    model, parts, rates = new_model(), [], []
+
+    def step_loss(step: int, rng: np.random.Generator, part: int) -> torch.Tensor:
+        parts.append((step, part))
+        return loss_of(model, rng)
+
+    before = model[0].weight.detach().clone()
+    options = {"steps": 2, "learning_rate": 0.1, "fingerprint": {"a": 1}, "parts": 2}
+    train([model], step_loss, work=tmp_path / "w", schedule=lambda step: rates.append(step) or 0.0, **options)
+    assert parts == [(0, 0), (0, 1), (1, 0), (1, 1)] and rates == [0, 1]
+    assert torch.equal(model[0].weight, before)

@@ -101,7 +101,8 @@ class NamesDataset(Settings):
 
 
 class SubsetDataset(Settings):
-    """Some of the training images of another data set, with the same validation: for studies of scarce data.
+    """Some of the training images, or of the training labels, of another data set, with the same validation:
+    for studies of scarce data and of novel categories.
 
     The subsets of one data set and seed are nested: each holds all images of every smaller one.
     """
@@ -110,7 +111,19 @@ class SubsetDataset(Settings):
     """Where the data come from."""
     of: str
     """The other data set, by its name in the scale file."""
-    share: float = Field(gt=0, le=1)
+    share: float = Field(1.0, gt=0, le=1)
     """Share of its training images; at least one image."""
     seed: int = Field(0, ge=0)
     """Seed of the choice."""
+    labels: Literal["all", "base", "not-rare"] = "all"
+    """Whose labels the training images keep. base: those of base categories alone, so that no later stage
+    sees a label of a novel one; not-rare: those of LVIS's common and frequent categories, the rare ones being
+    novel. The data set then says of each category which it is, in `split`."""
+    split: str | None = None
+    """File of base and novel categories, for `labels: base`; null: the data set's own annotations say it."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.split is not None and self.labels != "base":
+            raise ValueError("split: has a meaning with labels: base alone")
+        return self

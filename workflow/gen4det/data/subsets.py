@@ -1,4 +1,4 @@
-"""Subsets of the training images of a data set, as a data set of their own.
+"""Subsets of the training images or labels of a data set, as a data set of their own.
 
 Everything downstream reads the descriptor of the subset alone: detectors, engines and filters see no other
 training image.
@@ -7,8 +7,10 @@ training image.
 import os
 from pathlib import Path
 
+from gen4det.core.errors import InputError
 from gen4det.core.provenance import seed_for
-from gen4det.data.annotations import category_counts, counted_groups, write_annotations
+from gen4det.data.annotations import category_counts, counted_groups, frequency_groups, write_annotations
+from gen4det.data.category_splits import SPLITS, with_splits
 from gen4det.data.datasets import DatasetDescriptor, Split, SplitDescriptor, load_dataset, write_dataset
 from gen4det.data.source_settings import SubsetDataset
 
@@ -32,7 +34,10 @@ def write_subset(
     output = Path(output)
     dataset = load_dataset(whole)
     everything = dataset.train.load()
-    training = restrict(everything, settings.share, settings.seed)
+    labelled = everything
+    if settings.labels != "all":
+        labelled = of_base_categories(everything, settings, dataset.train.annotations_path)
+    training = restrict(labelled, settings.share, settings.seed)
     write_annotations(output.parent / "train.json", training)
     train = _descriptor(dataset.train, output.parent) | {"annotations": "train.json"}
     val = _descriptor(dataset.validation, output.parent)
@@ -42,6 +47,34 @@ def write_subset(
         output, DatasetDescriptor(name=name, format=dataset.format, categories=categories, **splits)
     )
     return len(training["images"]), len(everything["images"])
+
+
+def of_base_categories(annotations: dict, settings: SubsetDataset, source: str | Path) -> dict:
+    """All images and categories, with the labels of base categories alone.
+
+    Args:
+        source: of the annotations, for errors.
+
+    Returns:
+        Annotations whose categories have "split": base, novel, or null for those that are neither.
+
+    Raises:
+        InputError: no category is base, or none is novel.
+    """
+    categories = annotations["categories"]
+    if settings.labels == "not-rare":
+        groups = frequency_groups(annotations)
+        categories = [it | {"split": "novel" if groups[it["id"]] == "r" else "base"} for it in categories]
+    elif settings.split is not None:
+        categories = with_splits(categories, settings.split)
+    found = {category.get("split") for category in categories}
+    for kind in SPLITS:
+        if kind not in found:
+            known = "no LVIS group tells" if settings.labels == "not-rare" else "name a file of them in split"
+            raise InputError(f"{source}: no category is {kind}; {known}")
+    base = {category["id"] for category in categories if category.get("split") == "base"}
+    kept = [label for label in annotations["annotations"] if label["category_id"] in base]
+    return annotations | {"categories": categories, "annotations": kept}
 
 
 def restrict(annotations: dict, share: float, seed: int) -> dict:

@@ -49,6 +49,7 @@ def flag_instances(
     ignore_background: bool = False,
     masked: bool = True,
     annotated: list[int] | None = None,
+    proposals: str = "objects",
 ) -> None:
     """Note in the labels of a training image what they leave out.
 
@@ -56,8 +57,14 @@ def flag_instances(
         ignore_background: whether regions that match no label have no loss.
         masked: whether the labels have masks; otherwise what stands there is not to be learned.
         annotated: labels of the categories whose objects are labelled; None: all.
+        proposals: what region proposals learn from where some are not, see `Completeness`.
     """
-    instances.set_metainfo({"ignore_background": ignore_background, "masked": masked, "annotated": annotated})
+    instances.set_metainfo({
+        "ignore_background": ignore_background,
+        "masked": masked,
+        "annotated": annotated,
+        "proposals": proposals,
+    })  # fmt: skip
 
 
 def make_aware(
@@ -190,8 +197,8 @@ class IncompleteSampler:
     ) -> SamplingResult:
         """Sample the regions of one image that have a loss."""
         annotated = labelled.get("annotated")
-        some_missing = annotated is not None
-        if labelled.get("ignore_background", False) or (some_missing and self.class_agnostic):
+        unsure = annotated is not None and labelled.get("proposals", "objects") == "objects"
+        if labelled.get("ignore_background", False) or (unsure and self.class_agnostic):
             result = self.where_ignored.sample(assigned, predicted, labelled, **more)
             result = _without_negatives(result, self.counts_left_out)
         else:

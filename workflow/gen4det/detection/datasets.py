@@ -81,7 +81,11 @@ class DetectionDataset(TorchDataset):
         self.sources = [source.name for source in sources]
         self._stores = [source.images for source in sources]
         self._flags = [
-            {"ignore_background": source.completeness.background == "ignore", "masked": source.masked}
+            {
+                "ignore_background": source.completeness.background == "ignore",
+                "masked": source.masked,
+                "proposals": source.completeness.proposals,
+            }
             for source in sources
         ]
         self.background_ignored = any(flags["ignore_background"] for flags in self._flags)
@@ -217,6 +221,16 @@ def _annotated(source: Source, labels: dict[int, int]) -> Callable[[dict], list[
             return sorted(labels[category] for category in ids)
 
         return of_image
+    if declared == "base":
+        chosen = sorted(
+            labels[it["id"]] for it in source.annotations["categories"] if it.get("split") == "base"
+        )
+        if not chosen:
+            raise InputError(
+                f"{source.path}: labels are declared for base categories, but none is called base; train on "
+                "a subset with labels: base"
+            )
+        return lambda image: chosen
     names = {category["name"]: labels[category["id"]] for category in source.annotations["categories"]}
     for name in declared:
         if name not in names:

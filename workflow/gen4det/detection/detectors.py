@@ -43,6 +43,8 @@ with contextlib.redirect_stdout(io.StringIO()), _without("transformers"):
     import mmdet.models  # noqa: F401  (registers the models)
 from mmdet.registry import MODELS, TRANSFORMS  # noqa: E402
 
+from gen4det.detection import sigmoid_loss  # noqa: E402, F401  (registers the loss)
+
 MMLogger.get_instance("gen4det", log_level="WARNING")  # else every initialised parameter is a line
 
 _MODULES = {"FrozenDiffusion": "gen4det.detection.backbones"}  # parts of our own that few detectors have

@@ -11,6 +11,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from gen4det.core.provenance import seed_for
+from gen4det.training.interleaving import interleaved
 
 _CHOICES = 4096  # draws of "which pool" that are made at once
 
@@ -202,3 +203,52 @@ class BatchSampler(Sampler):
             return index
         others = self.places[index]
         return int(others[seed_for(self.seed, "replay", batch, place) % len(others)])
+
+
+class InterleavedSampler(Sampler):
+    """Endless batches, each of one pool alone; in every epoch each pool is exhausted once, its batches spread
+    evenly among those of the others (InstaGen's code).
+
+    A pool whose images do not fill its last batch shows its first ones of the epoch once more.
+
+    Args:
+        pools: of one source each.
+        batch_size, seed, rank, world_size: see `BatchSampler`; so is the attribute `start`.
+    """
+
+    def __init__(self, pools: list[Pool], batch_size: int, seed: int, *, rank: int = 0, world_size: int = 1):
+        if batch_size % world_size:
+            raise ValueError(f"batch size {batch_size} is not a multiple of {world_size} processes")
+        self.pools, self.batch_size, self.seed = pools, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.start = 0
+
+    def __len__(self) -> int:
+        """Batches of an epoch, on average."""
+        return max(1, round(sum(pool.factors.sum() for pool in self.pools) / self.batch_size))
+
+    def epoch(self, number: int) -> list[np.ndarray]:
+        """The batches of an epoch."""
+        orders = [pool.epoch(number) for pool in self.pools]
+        counts = [-(-len(order) // self.batch_size) for order in orders]
+        given = [0] * len(orders)
+        batches = []
+        for source in interleaved(counts):
+            first = given[source] * self.batch_size
+            given[source] += 1
+            places = np.arange(first, first + self.batch_size) % len(orders[source])
+            batches.append(orders[source][places])
+        return batches
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        batch, epoch = 0, 0
+        while True:
+            for indices in self.epoch(epoch):
+                if batch >= self.start:
+                    draws = [
+                        Draw(int(index), seed_for(self.seed, "example", batch, place))
+                        for place, index in enumerate(indices)
+                    ]
+                    yield draws[self.rank :: self.world_size]
+                batch += 1
+            epoch += 1

@@ -14,10 +14,15 @@ class Completeness(Settings):
     background: Literal["learn", "ignore"] = "learn"
     """Whether regions that match no label are trained on as background. ignore: anchors and proposals there
     have no loss."""
-    categories: Literal["all", "image"] | tuple[str, ...] = "all"
+    categories: Literal["all", "image", "base"] | tuple[str, ...] = "all"
     """Categories whose objects are labelled, by name. Labels of others are left out, region proposals learn
     no background, and the classifier's columns of others get no gradient. all: every object of the data
-    set's categories; image: each image says it itself, in `annotated_category_ids` of its record."""
+    set's categories; image: each image says it itself, in `annotated_category_ids` of its record; base: those
+    that the data set's annotations call base, in `split` of the category."""
+    proposals: Literal["objects", "background"] = "objects"
+    """What region proposals learn from where some categories have no labels. background: from background,
+    too, as if nothing were missing, for drawn images that show little but what was asked for; somewhere they
+    must learn it."""
     masks: bool | None = None
     """Whether labels have masks to learn from. null: real ones do, drawn ones if any label of the set has."""
 
@@ -59,6 +64,10 @@ class DetectorSettings(Settings):
     (Gen2Det). null: all images in one pool, as if they were one data set."""
     synthetic_mixing: Literal["batch", "image"] = "batch"
     """What the probability decides. batch: on whole batches, over all processes; image: on each image."""
+    interleave: bool = False
+    """Whether each batch is of one source alone, and the batches of all sources are interleaved in proportion
+    to their sizes, each image being seen once in an epoch, or as often as its repeat factor says (InstaGen).
+    The sources are the real images and each synthetic set."""
     replay_real: bool = False
     """Train on a real image in place of each synthetic one: one that shows the rarest of its categories. This
     is the control for the effect of merely seeing rare categories more often."""
@@ -93,6 +102,8 @@ class DetectorSettings(Settings):
         )
         if self.diffusion is not None and self.backbone_weights is not None:
             raise ValueError("backbone_weights: has no meaning with a frozen diffusion model as backbone")
+        if self.interleave and (self.synthetic_batches is not None or self.replay_real):
+            raise ValueError("interleave: excludes synthetic_batches and replay_real")
         for name in ("fill_with_positives", "normalise_by"):
             if getattr(self, name) != type(self).model_fields[name].default and not ignores:
                 raise ValueError(f"{name}: has a meaning with ignore_background alone")

@@ -25,7 +25,7 @@ from gen4det.detection.datasets import DetectionDataset, Source, seed_everything
 from gen4det.detection.detectors import build_model, fit_diffusion, load_backbone, load_config
 from gen4det.detection.loading import ignore_signals
 from gen4det.detection.loop import TrainingLoop, make_runner
-from gen4det.detection.samplers import BatchSampler, Pool, repeat_factors, replayed
+from gen4det.detection.samplers import BatchSampler, InterleavedSampler, Pool, repeat_factors, replayed
 from gen4det.detection.settings import Completeness, DetectorSettings, LabelSettings, TrainSettings
 from gen4det.detection.weights import save_weights
 from gen4det.training import processes
@@ -220,7 +220,7 @@ def _require_split(drawn: dict, path: Path, train: Split) -> None:
 
 def batch_sampler(
     data: DetectionDataset, settings: TrainSettings, batch_size: int, *, rank: int = 0, world_size: int = 1
-) -> BatchSampler:
+) -> BatchSampler | InterleavedSampler:
     """The order in which images are trained on, as the settings of the detector say.
 
     Raises:
@@ -236,13 +236,17 @@ def batch_sampler(
     )
     factors = np.where(real, by_real, by_synthetic)
     groups, probabilities = [everything], None
-    if detector.synthetic_batches is not None and real.any() and not real.all():
+    if detector.interleave:
+        groups = [data.origin == source for source in np.unique(data.origin)]
+    elif detector.synthetic_batches is not None and real.any() and not real.all():
         groups = [real, ~real]
         probabilities = [1 - detector.synthetic_batches, detector.synthetic_batches]
     pools = [
         Pool(group.nonzero()[0], factors[group], seed_for(settings.seed, "images", number))
         for number, group in enumerate(groups)
     ]
+    if detector.interleave:
+        return InterleavedSampler(pools, batch_size, settings.seed, rank=rank, world_size=world_size)
     try:
         places = replayed(data.contents, data.synthetic) if detector.replay_real else None
     except ValueError as error:

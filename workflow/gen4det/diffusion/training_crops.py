@@ -12,7 +12,7 @@ from gen4det.core.errors import InputError
 from gen4det.core.provenance import seed_for
 from gen4det.data.annotations import index_annotations
 from gen4det.data.images import ImageStore, image_name
-from gen4det.diffusion.words import spoken_name
+from gen4det.diffusion.words import caption_of, spoken_name
 
 Box = Sequence[float]
 """[x, y, width, height] in pixels."""
@@ -63,11 +63,6 @@ def overlaps(box: Box, window: Window) -> bool:
     return x < window.right and x + width > window.left and y < window.bottom and y + height > window.top
 
 
-def caption_of(names: Sequence[str], template: str = "a photograph of {}", joint: str = " and ") -> str:
-    """A caption that names categories, each once, in the given order."""
-    return template.format(joint.join(dict.fromkeys(names)))
-
-
 def fit_square(pixels: np.ndarray, side: int) -> np.ndarray:
     """An image scaled to fit a square, its right or bottom filled with mid-grey.
 
@@ -98,6 +93,7 @@ class ObjectCrops(TorchDataset):
         seed: of order, crops, mirroring and captions.
         template: of captions; {} is where the names go.
         without_caption: share of samples whose caption is empty.
+        neighbours: objects that a crop is drawn around, at most.
 
     Raises:
         InputError: no image shows an object.
@@ -112,6 +108,7 @@ class ObjectCrops(TorchDataset):
         seed: int,
         template: str = "a photograph of {}",
         without_caption: float = 0.0,
+        neighbours: int = 2,
     ):
         names = {category["id"]: spoken_name(category) for category in annotations["categories"]}
         of_image = index_annotations(annotations)
@@ -128,6 +125,7 @@ class ObjectCrops(TorchDataset):
             raise InputError("no image with an object to learn from")
         self.images, self.side, self.seed = images, side, seed
         self.template, self.without_caption = template, without_caption
+        self.neighbours = neighbours
 
     def __len__(self) -> int:
         """Images of one pass; samples are numbered on beyond it."""
@@ -139,7 +137,8 @@ class ObjectCrops(TorchDataset):
         rng = np.random.default_rng(seed_for(self.seed, "crop", number))
         name, objects = self.samples[order[place]]
         pixels = self.images.image(name)
-        window = object_window([box for box, _ in objects], pixels.shape[:2], rng)
+        boxes = [box for box, _ in objects]
+        window = object_window(boxes, pixels.shape[:2], rng, neighbours=self.neighbours)
         shown = [category for box, category in objects if overlaps(box, window)]
         shown = [shown[index] for index in rng.permutation(len(shown))]
         cut = pixels[window.top : window.bottom, window.left : window.right]

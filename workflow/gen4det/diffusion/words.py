@@ -1,6 +1,7 @@
 """Category names as words of a prompt, and how many tokens of it are read. Nothing here imports torch."""
 
 import re
+from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -21,3 +22,8 @@ def squeeze(text: str) -> str:
 def context_length(tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens of a prompt that are read, start and end included; the rest is cut off."""
     return min(tokenizer.model_max_length, CLIP_CONTEXT)
+
+
+def caption_of(names: Sequence[str], template: str = "a photograph of {}", joint: str = " and ") -> str:
+    """A caption that names categories, each once, in the given order."""
+    return template.format(joint.join(dict.fromkeys(names)))

@@ -4,27 +4,11 @@ Data sets number the same things differently, and spell them differently: COCO's
 "traffic_light" and "Traffic Light" elsewhere.
 """
 
-import re
-
 from gen4det.core.errors import InputError
+from gen4det.data.category_names import same_word
 
-VOC_WORDS = {
-    "aeroplane": "airplane",
-    "diningtable": "dining table",
-    "motorbike": "motorcycle",
-    "pottedplant": "potted plant",
-    "sofa": "couch",
-    "tvmonitor": "tv",
-}
-"""What PASCAL VOC calls otherwise than COCO; the other 14 of its categories have the same names."""
 SHOWN = 5
 """Names in an error."""
-
-
-def same_word(name: str) -> str:
-    """A name without what data sets write differently: capitals, _, - or blanks, and VOC's words."""
-    plain = re.sub(r"[\s_-]+", " ", name.casefold()).strip()
-    return VOC_WORDS.get(plain, plain)
 
 
 def match_categories(

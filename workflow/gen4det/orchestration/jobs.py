@@ -93,6 +93,8 @@ class Jobs(ExportJobs):
                 "pictures": self._pictures(wildcards),
                 "files": {file: sampled_hash(Path(file)) for file in _annotations(data) if _has_braces(file)},
             }
+        if data.source == "subset" and data.split is not None:
+            own = {"files": {data.split: sampled_hash(self.project.root / data.split)}}
         return job(data.model_dump(mode="json"), stage, **self.downloads.registered(data), **own)
 
     def _pictures(self, wildcards: Any) -> dict[str, str]:

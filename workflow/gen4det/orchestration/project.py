@@ -143,7 +143,7 @@ def load_project(values: dict, *, source: str, root: str | Path) -> Project:
     for name, detector in config.detectors.items():
         if not (root / detector.config).is_file():
             raise InputError(f"{source}: detectors.{name}.config: no such file {detector.config}")
-    _check_subsets(config, source=source)
+    _check_subsets(config, source=source, root=root)
     variants = read_variants(root / "config" / "engines")
     studies = {name: load_study(name, config, variants, source=source, root=root) for name in config.studies}
     check_arms(studies)
@@ -164,13 +164,15 @@ def load_project(values: dict, *, source: str, root: str | Path) -> Project:
     return project
 
 
-def _check_subsets(config: Config, *, source: str) -> None:
-    """Every subset is one of a whole data set of this scale."""
+def _check_subsets(config: Config, *, source: str, root: Path) -> None:
+    """Every subset is one of a whole data set of this scale, and its file of categories is there."""
     whole = [name for name, data in config.datasets.items() if data.source not in ("subset", "names")]
     for name, data in config.datasets.items():
         if data.source == "subset" and data.of not in whole:
             known = suggest(data.of, whole)
             raise InputError(f"{source}: datasets.{name}.of: no whole data set {data.of!r}{known}")
+        if data.source == "subset" and data.split is not None and not (root / data.split).is_file():
+            raise InputError(f"{source}: datasets.{name}.split: no such file {data.split}")
 
 
 def _check_shards(engines: dict[str, Variant], config: Config, variants: dict, *, source: str) -> None:

@@ -65,8 +65,8 @@ def _engines_schema() -> dict:
     """Schema of a file of engine variants. Nothing is required: a variant may inherit it."""
     definitions: dict[str, dict] = {}
     variants = []
-    for model in _engine_models().values():
-        variant = model.model_json_schema()
+    for method, model in _engine_models().items():
+        variant = _with_own_sections(model.model_json_schema(), method, definitions)
         definitions |= variant.pop("$defs", {})
         variant.pop("required", None)
         variant["properties"]["base"] = {
@@ -79,6 +79,16 @@ def _engines_schema() -> dict:
     definitions |= chosen.pop("$defs", {})
     definitions["FilterSettings"] = chosen
     return {"type": "object", "additionalProperties": {"anyOf": variants}, "$defs": definitions}
+
+
+def _with_own_sections(schema: dict, method: str, known: dict[str, dict]) -> dict:
+    """The schema of an engine, sections that another engine has otherwise under the same name renamed."""
+    text = json.dumps(schema)
+    for name, definition in schema.get("$defs", {}).items():
+        if known.get(name, definition) != definition:
+            text = text.replace(f'"#/$defs/{name}"', f'"#/$defs/{method}.{name}"')
+            text = text.replace(f'"{name}": {{', f'"{method}.{name}": {{')
+    return json.loads(text)
 
 
 # --- reference ------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ from gen4det.core.errors import InputError
 from gen4det.core.provenance import RunRecord, file_hash, write_json
 from gen4det.core.settings import Settings
 from gen4det.data.annotations import category_counts, frequency_groups
+from gen4det.data.category_splits import with_splits
 from gen4det.data.datasets import Dataset, load_dataset
 from gen4det.evaluation.average_precision import average_precision
-from gen4det.evaluation.category_splits import with_splits
 from gen4det.evaluation.predictions import Predictions, images_identity, read_predictions
 from gen4det.evaluation.settings import MeasureSettings
 from gen4det.stages._cli import run, stage_parser, stage_settings

@@ -1,6 +1,7 @@
 """One plain training loop, on accelerate: of engines that learn and of the miniature's foundation models."""
 
 import contextlib
+import inspect
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -23,11 +24,14 @@ from gen4det.training.work_folder import WorkFolder
 
 LOOK_STEPS = 10
 """Steps between two looks at the losses; each waits for the GPU."""
+LATE = 10**9
+"""Steps after which an average's decay no longer grows."""
 PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
-StepLoss = Callable[[int, np.random.Generator], torch.Tensor | dict[str, torch.Tensor]]
+StepLoss = Callable[..., torch.Tensor | dict[str, torch.Tensor]]
 """Maps a step and a generator to the loss of one part of its batch: a scalar, or scalars by name to be
-added up; their names contain "loss", none is just that."""
+added up; their names contain "loss", none is just that. One with an argument `part` is told by this name
+which part it is, from 0."""
 
 Share = Callable[[str, nn.Parameter], tuple[float, float]]
 """(multiple of the learning rate, multiple of the weight decay) of a parameter, named "<place of its module
@@ -45,8 +49,10 @@ def train(
     warmup: int = 100,
     constant_share: float = 0.0,
     falling: Literal["linear", "cosine"] = "linear",
+    schedule: Callable[[int], float] | None = None,
     share: Share | None = None,
     ema_decay: float | None = None,
+    ema_warmup: bool = True,
     weight_decay: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.99),
     max_norm: float = 1.0,
@@ -90,10 +96,13 @@ def train(
         learning_rate: its largest value. It rises linearly over `warmup` steps, stays for `constant_share` of
             all steps and falls to zero; with a share of 1 it never falls.
         falling: how it falls: along a line, or half a period of the cosine.
+        schedule: share of the learning rate at a step, from 0, in place of all that.
         share: parts of the learning rate and of the weight decay that single parameters have; None: all of
             both.
         ema_decay: decay of the exponential moving average (diffusers' EMAModel: at step n at most
             n / (9 + n), 0 at the first); None: no average.
+        ema_warmup: whether the decay begins so; otherwise it is constant, and decay ** steps is left of the
+            weights at the start.
         max_norm: gradients longer than this are shortened to it.
         precision: of the computation under autocast; weights and optimiser stay in float32.
         device: "cpu" or "cuda"; under torchrun each process takes its own GPU.
@@ -117,6 +126,8 @@ def train(
         run = _Run(
             modules, step_loss, learning_rate, weight_decay, betas, share, ema_decay, precision, parts, device
         )
+        if not ema_warmup:
+            run.let_average_stay()
         run.restore(work.take())
         own = range(rank, parts, count)
         saved, cpu = run.step, time.process_time() - run.cpu_seconds
@@ -124,7 +135,10 @@ def train(
         with bar:
             while run.step < steps and not processes.any_of(stop is not None and stop.reached()):
                 started = time.monotonic()
-                rate = learning_rate * rate_at(run.step, steps, warmup, constant_share, falling)
+                if schedule is None:
+                    rate = learning_rate * rate_at(run.step, steps, warmup, constant_share, falling)
+                else:
+                    rate = learning_rate * schedule(run.step)
                 losses = run.iterate(own, rate, max_norm, seed)
                 run.cpu_seconds = time.process_time() - cpu
                 run.seconds += time.monotonic() - started
@@ -184,9 +198,10 @@ class _Part(nn.Module):
         super().__init__()
         self.learned = nn.ModuleList(modules)
         self._step_loss = step_loss
+        self._told_part = "part" in inspect.signature(step_loss).parameters
 
-    def forward(self, step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        losses = self._step_loss(step, rng)
+    def forward(self, step: int, rng: np.random.Generator, part: int) -> dict[str, torch.Tensor]:
+        losses = self._step_loss(step, rng, **({"part": part} if self._told_part else {}))
         return losses if isinstance(losses, dict) else {"loss": losses}
 
 
@@ -223,6 +238,11 @@ class _Run:
         self._average = EMAModel(self._learned, decay=ema_decay, foreach=True) if ema_decay else None
         self.step, self.seconds, self.cpu_seconds, self.losses = 0, 0.0, 0.0, Losses()
 
+    def let_average_stay(self) -> None:
+        """Let the average decay as if it had been taken for very long."""
+        if self._average is not None:
+            self._average.optimization_step = LATE
+
     def iterate(self, own: range, rate: float, max_norm: float, seed: int) -> dict[str, torch.Tensor]:
         """One step on this process's parts; the losses of all processes, averaged, on the device."""
         for group in self._optimiser.param_groups:
@@ -231,7 +251,7 @@ class _Run:
         for part in own:
             torch.manual_seed(seed_for(seed, "step", self.step, part))
             with self._accelerator.accumulate(self._part):
-                losses = self._part(self.step, np.random.default_rng([seed, self.step, part]))
+                losses = self._part(self.step, np.random.default_rng([seed, self.step, part]), part)
                 loss = sum(losses.values())
                 self._accelerator.backward(loss)
                 if self._accelerator.sync_gradients:

@@ -5,7 +5,7 @@ from pathlib import Path
 from gen4det.core.errors import InputError
 from gen4det.core.settings import Settings, parse_settings
 from gen4det.core.yaml_files import read_yaml
-from gen4det.evaluation.categories import same_word
+from gen4det.data.category_names import same_word
 
 SPLITS = ("base", "novel")
 
