@@ -15,6 +15,7 @@ BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --profile local
 RESULTS := results/miniature
 STUDY := lvis_rare
+OWN ?= config/own.yaml
 TABLE := $(RESULTS)/tables/$(STUDY)
 FIGURES := $(RESULTS)/figures/$(STUDY)
 # Made first, before any evaluation: the last trainings wait for it.
@@ -36,7 +37,7 @@ SLURM = tests/install.sh $$(cd tests/slurm && $(PYTHON) -c 'import local_cluster
 OPENCV := $(shell grep -o 'opencv-python-headless==[0-9.]*' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup submit demo seeds report plan why test test-slurm lint format schema lock unlock clean
+.PHONY: help setup submit demo own seeds report plan why test test-slurm lint format schema lock unlock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +70,14 @@ demo: setup  ## real against generated training data in the miniature: table and
 	@echo "figure:   $(FIGURES).pdf (.png)"
 	@echo "gallery:  $(FIGURES)_gallery.pdf (.png), generated images, kept and rejected"
 	@$(MAKE) --no-print-directory report
+
+own: setup  ## your own data: make own DATA=folder [NAMES="cup, fish"] [ENGINES=mosaicfusion,gen2det] [OWN=config/own.yaml]
+	@PYTHONPATH=workflow $(BIN)/python -m gen4det.orchestration.own --output $(OWN) $(if $(DATA),--data "$(DATA)") \
+		$(if $(NAMES),--names "$(NAMES)") $(if $(ENGINES),--engines "$(ENGINES)")
+	@$(MAKE) --no-print-directory plan CONFIGFILE=$(OWN)
+	$(SNAKEMAKE) $(SNAKEMAKE_ARGS) --configfile $(OWN) --
+	@echo; cat results/own/tables/own.md 2>/dev/null || true
+	@echo "data sets for use elsewhere: results/own/exports"
 
 seeds: setup  ## the same with three training seeds: mean and spread
 	$(SNAKEMAKE) $(SNAKEMAKE_ARGS) $(FIRST) --config 'seeds=[0,1,2]' -- $(PAGES)

@@ -1,4 +1,4 @@
-"""PASCAL VOC: Annotations/*.xml, JPEGImages/*, ImageSets/Main/<split>.txt."""
+"""PASCAL VOC: Annotations/*.xml, JPEGImages/*, ImageSets/Main/<split>.txt; labelmap.txt, for CVAT."""
 
 import xml.etree.ElementTree as ElementTree
 
@@ -56,6 +56,8 @@ class Voc(Layout):
     def finish(self) -> None:
         for split, stems in self.stems.items():
             self.write(f"ImageSets/Main/{split}.txt", "".join(f"{stem}\n" for stem in stems))
+        colours = "".join(f"{category['name']}:::\n" for category in self.categories)
+        self.write("labelmap.txt", f"# label:color_rgb:parts:actions\nbackground:::\n{colours}")
         self.write("classes.txt", "".join(f"{category['name']}\n" for category in self.categories))
 
 
