@@ -2,11 +2,12 @@
 # kornia: a horizontal flip moves boxes given as xyxy one pixel too far; the same boxes given as xywh are right.
 #
 # Expected: AugmentationSequential flips an image and its boxes together. "bbox_xyxy" and "bbox_xywh" are two ways to
-#   write the same box, so that they end at the same place: over the object.
-# Happens: the flip is one of pixel centres (x becomes width - 1 - x). For xywh kornia takes the last pixel of the box
-#   as its corner (x + w - 1) and is right. For xyxy it takes the end of the box, one pixel further, so that in the
-#   flipped image the box begins and ends one pixel too early: [0, 10] of 100 columns becomes [89, 99] instead of
-#   [90, 100]. A vertical flip does the same. The error is always to the same side, in flipped images only.
+#   write the same box, so that they end at the same place: over the object. In kornia's own Boxes, mode "xyxy" ends
+#   after the last pixel, as in COCO and in detectors, and "xyxy_plus" is the one that ends on it.
+# Happens: the key "bbox_xyxy" is read in mode "xyxy_plus", the key "bbox_xywh" in mode "xywh". (The list of conventions
+#   of the class says that boxes are "xyxy_plus", of all keys; the one for xywh is not.) A box [0, 10] of 100 columns
+#   becomes [89, 99] by a flip instead of [90, 100]. A vertical flip does the same. The error is always to the same
+#   side, in flipped images only.
 # Means: half of the boxes of a training set with flips are off by a pixel, which a detector can neither learn nor
 #   unlearn; for an object of 8 pixels this is an IoU of 0.78, no match at 0.8 and above. Use "bbox_xywh".
 #
