@@ -112,6 +112,23 @@ def test_a_folder_of_xml_files_beside_the_images(tmp_path):
     assert labels(dataset.train) == expected("train") and labels(dataset.val) == expected("val")
 
 
+def test_sizes_that_a_coco_file_leaves_open_are_those_of_the_images_and_ids_may_begin_at_0(tmp_path):
+    def as_label_studio_writes(data):
+        for key in ("images", "annotations", "categories"):
+            for record in data[key]:
+                record["id"] -= 1
+        for record in data["annotations"]:
+            record["image_id"] -= 1
+            record["category_id"] -= 1
+        data["annotations"] = [it for it in data["annotations"] if it["image_id"] != 3]
+        data["images"][3] |= {"width": None, "height": None}
+
+    folder = own_layouts.coco(tmp_path / "mine", train=as_label_studio_writes, val=as_label_studio_writes)
+    dataset, _ = register(folder)
+    assert labels(dataset.train) == expected("train") | {"train3.png": []}
+    assert dataset.train.load()["images"][3]["width"] == 96
+
+
 def test_yolo_images_without_a_text_file_show_no_object(tmp_path):
     folder = own_layouts.yolo(tmp_path / "mine")
     (folder / "labels/train/train3.txt").unlink()

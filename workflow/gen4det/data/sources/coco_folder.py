@@ -55,8 +55,30 @@ def read_coco(root: Path, files: list[Path]) -> dict[str, FoundSplit]:
             raise InputError(f"{root}: {len(paths)} annotation files of {split}: {names}; name those to read "
                              "as train.annotations and val.annotations, with their images")  # fmt: skip
         data = read_json(paths[0], "annotations in the layout of COCO or LVIS")
-        found[split] = FoundSplit(data, image_folder(root, paths[0], data, split), str(paths[0]))
+        images = image_folder(root, paths[0], data, split)
+        found[split] = FoundSplit(_with_sizes(data, images), images, str(paths[0]))
     return found
+
+
+def _with_sizes(data: dict, images: Path) -> dict:
+    """Sizes that a file leaves open, as some tools do of images without objects, from the images themselves.
+
+    Raises:
+        InputError: such an image is missing or no image.
+    """
+    unsized = [
+        isinstance(record, dict) and (record.get("width") is None or record.get("height") is None)
+        for record in data["images"]
+    ]
+    if not any(unsized):
+        return data
+    store, records = ImageStore(images), []
+    for record, is_open in zip(data["images"], unsized, strict=True):
+        if is_open:
+            width, height = store.size(image_name(record))
+            record = record | {"width": width, "height": height}
+        records.append(record)
+    return data | {"images": records}
 
 
 def image_folder(root: Path, path: Path, data: dict, split: str) -> Path:
