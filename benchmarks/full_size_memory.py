@@ -101,6 +101,22 @@ def detdiffusion() -> tuple[torch.nn.Module, Pass]:
     return torch.nn.ModuleList([unet, text, head]), run
 
 
+def diffusionengine() -> tuple[torch.nn.Module, Pass]:
+    """Features of one image of 512 x 512 px, as the adapter sees it: one evaluation, every block kept."""
+    from gen4det.diffusion.features import FeatureTaps
+    from gen4det.diffusion.replay import features_of
+
+    unet = filled(real.unet("stable-diffusion-2-0-base"))
+    taps = FeatureTaps(unet, "blocks")
+
+    def run() -> torch.Tensor:
+        levels = features_of(taps, torch.randn(1, 4, 64, 64), 1, torch.randn(1, 77, 1024))
+        assert [level.shape[1] for level in levels] == [960, 1600, 1920, 3840]
+        return levels[0]
+
+    return unet, run
+
+
 def autoencoder() -> tuple[torch.nn.Module, Pass]:
     """An image of 512 x 512 px into latents and back."""
     vae = filled(real.autoencoder())
@@ -152,6 +168,7 @@ STAGES: dict[str, Callable[[], tuple[torch.nn.Module, Pass]]] = {
     "mosaicfusion-sd2": lambda: mosaicfusion("stable-diffusion-2-0-base"),
     "gen2det": gen2det,
     "detdiffusion": detdiffusion,
+    "diffusionengine": diffusionengine,
     "autoencoder": autoencoder,
     "rate": clip,
     "train": lambda: detector(train=True),
