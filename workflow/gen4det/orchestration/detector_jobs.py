@@ -3,12 +3,11 @@
 from typing import Any
 
 from gen4det.core.settings import Settings
-from gen4det.detection.config_files import config_files
 from gen4det.detection.settings import DetectorSettings
 from gen4det.evaluation.prediction_settings import PredictionSettings
 from gen4det.evaluation.settings import MeasureSettings
 from gen4det.orchestration.category_splits import category_split
-from gen4det.orchestration.hashes import sampled_hash
+from gen4det.orchestration.hashes import detector_files, sampled_hash
 from gen4det.orchestration.job_text import job
 from gen4det.orchestration.synthetic_jobs import SyntheticJobs
 
@@ -41,11 +40,7 @@ class DetectorJobs(SyntheticJobs):
 
     def training(self, detector: DetectorSettings, *, real: bool, seed: int) -> str:
         """Settings of the training of a detector, in a table or not."""
-        root = self.project.root
-        files = config_files(root / detector.config)
-        if detector.backbone_weights and not self.downloads.name(detector.backbone_weights):
-            files.append(root / detector.backbone_weights)
-        hashes = {str(file.relative_to(root)): sampled_hash(file) for file in files if file.is_file()}
+        hashes = detector_files(detector, self.project.root, is_downloaded=self.downloads.name)
         settings = {
             "detector": detector.model_dump(mode="json"),
             "real": real,

@@ -5,11 +5,14 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from gen4det.core.provenance import content_hash, file_hash, write_json
+from gen4det.core.settings import Settings
+from gen4det.detection.config_files import config_files
+from gen4det.detection.settings import DetectorSettings
 
 FULLY_HASHED = 64 * 2**20
 """Model files up to this many bytes are hashed whole, larger ones by samples."""
@@ -35,6 +38,29 @@ def model_paths(settings: Any) -> Iterator[str]:
             yield settings["path"]
         for value in settings.values():
             yield from model_paths(value)
+
+
+def detector_files(
+    detector: DetectorSettings, root: Path, *, is_downloaded: Callable[[str], object]
+) -> dict[str, str]:
+    """Hashes of the files that the training of a detector reads beside its data: config files, backbone.
+
+    Args:
+        is_downloaded: whether a path is that of a model that a rule downloads. Such models are inputs.
+    """
+    files = config_files(root / detector.config)
+    if detector.backbone_weights and not is_downloaded(detector.backbone_weights):
+        files.append(root / detector.backbone_weights)
+    return {str(file.relative_to(root)): sampled_hash(file) for file in files if file.is_file()}
+
+
+def inner_detectors(values: Iterable[Any]) -> Iterator[DetectorSettings]:
+    """Detectors that these values of settings describe themselves, at any depth."""
+    for value in values:
+        if isinstance(value, DetectorSettings):
+            yield value
+        elif isinstance(value, Settings):
+            yield from inner_detectors(inner for _, inner in value)
 
 
 @functools.cache

@@ -6,6 +6,7 @@ from typing import Any
 from gen4det.engines.base import MANIFEST, engine_module
 from gen4det.engines.steps import DETECTORS, ON_REAL_IMAGES, Step
 from gen4det.filters.settings import AgreementSettings
+from gen4det.orchestration.hashes import detector_files, inner_detectors
 from gen4det.orchestration.job_text import job
 from gen4det.orchestration.project_jobs import ProjectJobs
 from gen4det.orchestration.studies import shared_folder
@@ -33,6 +34,10 @@ class SyntheticJobs(ProjectJobs):
         variant = self._variant(wildcards)
         settings = self._step_settings(variant, step)
         module = engine_module(variant.settings.method, part)
+        files: dict[str, str] = {}
+        for detector in inner_detectors(getattr(variant.settings, it) for it in variant.steps.fields(step)):
+            files |= detector_files(detector, self.project.root, is_downloaded=self.downloads.name)
+        more |= {"files": files} if files else {}
         return job(settings, stage, module, models=self.downloads.hashes(settings), **more)
 
     def fit(self, wildcards: Any) -> str:

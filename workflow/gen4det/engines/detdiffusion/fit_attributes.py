@@ -34,13 +34,33 @@ class Fit(base.Fit):
         if settings.detector is not None:
             (path,) = self.inputs.detections["dataset"]
             detections = read_detections(path, training_hash=split)
-            annotations = self.dataset.train.load()
-            found = attributes_of(annotations, detections["detections"], settings.attributes)
+            annotations, boxes = self.dataset.train.load(), detections["detections"]
+            if settings.attributes.folds > 1:
+                boxes = self._unseen(work, stop)
+                if boxes is None:
+                    return {}
+            found = attributes_of(annotations, boxes, settings.attributes)
             facts |= {"detector": detections["detector"], "easy": share_of_easy(found)}
         work.mkdir(parents=True, exist_ok=True)
         with atomic_write(output) as folder:
             write_attributes(folder, found, facts)
         return {"objects": len(found), "easy_share": facts.get("easy")}
+
+    def _unseen(self, work: Path, stop: Deadline) -> dict[str, list[list[float]]] | None:
+        """Detections by detectors that have not seen the images; None if it was stopped."""
+        from gen4det.engines.detdiffusion.out_of_fold import out_of_fold
+
+        asked = self.settings.attributes
+        return out_of_fold(
+            self.dataset,
+            asked.fold_detector,
+            asked.folds,
+            self.settings.detector.seed,
+            work,
+            device=self.device,
+            workers=self.workers,
+            stop=stop,
+        )
 
 
 def share_of_easy(found: dict[int, str]) -> float | None:

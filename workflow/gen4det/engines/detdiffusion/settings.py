@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from gen4det.core.errors import InputError
 from gen4det.core.settings import Settings as BaseSettings
+from gen4det.detection.settings import DetectorSettings
 from gen4det.diffusion.settings import DenoisingSettings, FoundationSettings, ModelSource
 from gen4det.engines.settings import AskedDetector, EngineSettings
 from gen4det.engines.steps import Detections, Step
@@ -67,6 +68,18 @@ class AttributeSettings(BaseSettings):
     """Whether it must name the object's category."""
     stuff: Literal["none", "hard"] = "none"
     """Objects of categories with `isthing: 0`, which a detector of things cannot find: none, no attribute."""
+    folds: Count = 1
+    """1: the detector that is asked has seen the very images, which makes more of them easy. More: this
+    step trains as many detectors itself, each on the other folds, and they are asked about what they have
+    not seen."""
+    fold_detector: DetectorSettings | None = None
+    """How those are trained."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.folds > 1) != (self.fold_detector is not None):
+            raise ValueError("folds: more than one need fold_detector, and one has no use for it")
+        return self
 
 
 class PerceptionSettings(BaseSettings):
