@@ -80,9 +80,10 @@ def test_stages_accept_their_settings(jobs):
 
 
 def test_the_order_of_arms_reaches_the_table(jobs):
-    assert list(json.loads(jobs.table(wildcards()))["settings"]["arms"]) == list(
-        read_yaml(ROOT / "config/studies/lvis_rare.yaml")["arms"]
-    )
+    arms = read_yaml(ROOT / "config/studies/lvis_rare.yaml")["arms"]
+    here = jobs.config.arms.get("lvis_rare", arms)
+    found = list(json.loads(jobs.table(wildcards()))["settings"]["arms"])
+    assert found == [arm for arm in arms if arm in here]
 
 
 def test_an_engine_is_told_only_of_the_models_it_reads(jobs):

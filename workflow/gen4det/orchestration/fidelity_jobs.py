@@ -126,8 +126,13 @@ class Place:
         self.dataset, self.engine = dataset, engine
 
 
-def check_fidelity(config: Config, variants: dict, *, source: str, downloads: Downloads) -> None:
-    """What the section `fidelity` names is there.
+def check_fidelity(
+    config: Config, variants: dict, drawn_for: set[str], *, source: str, downloads: Downloads
+) -> None:
+    """What the section `fidelity` names is there; detectors only if this run may ask them.
+
+    Args:
+        drawn_for: data sets that studies of this run have synthetic sets of.
 
     Raises:
         InputError: one line for the first problem.
@@ -144,7 +149,8 @@ def check_fidelity(config: Config, variants: dict, *, source: str, downloads: Do
                     f"{where}.{key}: no such data set {dataset!r}{suggest(dataset, config.datasets)}"
                 )
     for dataset, detector in fidelity.detectors.items():
-        if detector not in config.detectors:
+        asked = any(dataset in (it, getattr(config.datasets[it], "of", None)) for it in drawn_for)
+        if asked and detector not in config.detectors:
             known = suggest(detector, config.detectors)
             raise InputError(f"{where}.detectors.{dataset}: no such detector {detector!r}{known}")
     named = [*fidelity.published, *(it for engines in fidelity.side_by_side.values() for it in engines)]

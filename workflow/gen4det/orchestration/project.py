@@ -156,7 +156,8 @@ def load_project(values: dict, *, source: str, root: str | Path) -> Project:
     _check_shards(engines, config, variants, source=source)
     _check_references(engines, config, variants, source=source)
     _check_models(engines, config, source=source, root=root)
-    check_fidelity(config, variants, source=source, downloads=Downloads(config.downloads, root))
+    drawn_for = {dataset for study in studies.values() for dataset, _ in study.sets}
+    check_fidelity(config, variants, drawn_for, source=source, downloads=Downloads(config.downloads, root))
     engines = {name: _asking_folder(engine, config) for name, engine in engines.items()}
     project = Project(root, config, engines, studies)
     _check_asked(project)
