@@ -64,7 +64,7 @@ def test_rows_of_the_ablation_differ_in_nothing_else(project):
             (0.2, "each") if sampled else (None, "all")
         )
     assert {loaded.engines[name].images for name in study.engines} == {"gen2det"}  # drawn once
-    left = {name: engine.filter.model_copy() for name, engine in loaded.engines.items()}
+    left = {name: loaded.engines[name].filter.model_copy() for name in study.engines}
     off = {
         "aesthetic": left["gen2det-unfiltered"].aesthetic,
         "agreement": left["gen2det-unfiltered"].agreement,
