@@ -16,7 +16,7 @@ trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
 "$work/venv/bin/python" -m pip install -qq supervision==0.31.2 pycocotools==2.0.11
 cd "$work"
-"$work/venv/bin/python" - <<'PYTHON'
+"$work/venv/bin/python" -W ignore::UserWarning - <<'PYTHON'
 import importlib.metadata
 import json
 import sys

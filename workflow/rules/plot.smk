@@ -153,3 +153,38 @@ use rule loss_curve as fit_curve with:
         "<logs>/fit_curve/{dataset}/{engine}/{step}.log",
     benchmark:
         "<benchmarks>/fit_curve/{dataset}/{engine}/{step}.tsv"
+
+
+rule category_gains:
+    input:
+        metrics=jobs.metrics,
+    output:
+        csv="<results>/tables/{study}_categories.csv",
+        pdf="<results>/figures/{study}_categories.pdf",
+        png=report(
+            "<results>/figures/{study}_categories.png",
+            caption="../report/figure.rst",
+            category="Studies",
+            subcategory="{study}",
+            labels={"page": "categories"},
+        ),
+        record="<results>/tables/{study}_categories.csv.record.json",
+    log:
+        "<logs>/category_gains/{study}.log",
+    benchmark:
+        "<benchmarks>/category_gains/{study}.tsv"
+    conda:
+        "../../envs/analyse.yaml"
+    threads: jobs.needs("plot").threads
+    resources:
+        mem_mb=jobs.memory("plot"),
+        runtime=jobs.runtime("plot"),
+    params:
+        job=jobs.category_gains,
+        metrics=jobs.metrics_by_arm,
+    message:
+        "Categories of {wildcards.study}"
+    shell:
+        "python -m gen4det.stages.category_gains --settings {params.job:q} --metrics {params.metrics:q}"
+        " --figure {output.pdf:q} --output {output.csv:q}"
+        " 2>&1 | tee_log {log:q}"

@@ -103,6 +103,11 @@ class DetectorJobs(SyntheticJobs):
         """Settings of a table or figure."""
         return job(self.project.studies[wildcards.study].table.model_dump(mode="json"), "plot")
 
+    def category_gains(self, wildcards: Any) -> str:
+        """Settings of the table and figure of categories."""
+        settings = self.project.studies[wildcards.study].table.model_dump(mode="json")
+        return job(settings, "category_gains")
+
     def gallery(self, wildcards: Any) -> str:
         """Settings of a page of generated images."""
         return job(self.project.studies[wildcards.study].gallery.model_dump(mode="json"), "plot")

@@ -56,6 +56,8 @@ class Jobs(ExportJobs):
         pages = [f"{self.results}/tables/{study}.csv", f"{self.results}/figures/{study}.pdf"]
         if self.project.studies[study].engines:
             pages.append(f"{self.results}/figures/{study}_gallery.pdf")
+        if self.project.studies[study].categories:
+            pages.append(f"{self.results}/tables/{study}_categories.csv")
         for dataset, engine in self.project.studies[study].sets:
             if self.project.engines[engine].filter.measures:
                 pages.append(f"{self.results}/synthetic/{dataset}/{engine}/filter.pdf")

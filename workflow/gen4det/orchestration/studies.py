@@ -60,6 +60,8 @@ class Study(Settings):
     """Numbers the papers print: {source: text, <arm>: {<metric>: number, ...}, ...}."""
     lines: tuple[LinePanel, ...] = ()
     """Draw the figure as lines; a panel is {x: label of the axis, lines: {<name>: [[<x>, <arm>], ...]}}."""
+    categories: bool = False
+    """Whether there is a second table and figure: every category, and what each row gains in it."""
     gallery: dict[str, Any] = {}
     """What the page of generated images shows: kept, rejected, columns, seed."""
 
@@ -93,6 +95,8 @@ class CheckedStudy:
     """Data set that each row is measured on."""
     table: StudySettings
     gallery: GallerySettings
+    categories: bool = False
+    """Whether categories are shown one by one."""
 
     @property
     def sets(self) -> list[tuple[str, str]]:
@@ -146,13 +150,14 @@ def load_study(name: str, config: Config, variants: dict, *, source: str, root: 
     run = {"scale": config.scale, "seeds": config.seeds}
     on = {row: arm.on or trainings[row].dataset for row, arm in study.arms.items()}
     labels = {row: _label(study, row, trainings, on, config, file=file) for row in study.arms}
-    table = study.model_dump(exclude={"gallery", "arms"}) | run | {"arms": labels}
+    table = study.model_dump(exclude={"gallery", "arms", "categories"}) | run | {"arms": labels}
     gallery = {"title": study.title, "scale": config.scale} | study.gallery
     return CheckedStudy(
         trainings,
         on,
         parse_settings(StudySettings, table, source=file),
         parse_settings(GallerySettings, gallery, source=f"{file}: gallery"),
+        study.categories,
     )
 
 

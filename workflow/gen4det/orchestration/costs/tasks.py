@@ -38,7 +38,7 @@ RULES = (
     "render", "photographs", "names", "download", "download_model", "subset", "fit", "plan", "generate",
     "label",
     "calibrate", "rate", "detect", "detect_real", "filter", "filter_page", "train", "predict", "measure",
-    "loss_curve", "fit_curve", "table", "figure", "gallery", "export",
+    "loss_curve", "fit_curve", "table", "figure", "gallery", "category_gains", "export",
 )  # fmt: skip
 """Rules in the order of the work; those that train the miniature's models are not part of a study."""
 
@@ -162,5 +162,7 @@ def _plotting(project: Project) -> Iterator[Task]:
         yield from (Task(rule, "plot") for rule in ("table", "figure"))
         if study.engines:
             yield Task("gallery", "plot")
+        if study.categories:
+            yield Task("category_gains", "plot")
     for it in project.config.exports:
         yield Task("export", "data", dataset=it.dataset, engine=it.engine)
