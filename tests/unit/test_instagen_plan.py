@@ -12,7 +12,7 @@ from gen4det.diffusion.text import TextStates
 from gen4det.engines.instagen.plan import plan_manifest, require_readable
 from gen4det.engines.instagen.settings import Settings
 from gen4det.engines.instagen.vocabulary import Vocabulary
-from gen4det.engines.instagen.work import drawing
+from gen4det.engines.instagen.work import drawing, fitting, labelling
 from gen4det.engines.work import DataSize
 from instagen_set import small
 from tiny_models import tiny_pipeline, tiny_tokenizer
@@ -135,3 +135,7 @@ def test_the_published_amounts_are_counted():
     found = drawing(Settings(), coco)
     assert found.images == 60_000 + 51_000 and found.evaluations == 100
     assert drawing(Settings(vocabulary="closed"), coco).images == 80 * 1250
+    generator, head = (fitting(Settings(), step, coco) for step in ("generator", "head"))
+    assert generator.images == 6 * 107_761 and generator.evaluations == 3
+    assert head.images == 12 * 60_000 + 6 * 17 * 1250  # the U-Net sees an image once for both guidance halves
+    assert labelling(Settings(), coco).images == 51_000

@@ -91,6 +91,13 @@ def fitting(settings: EngineSettings, step: str, size: DataSize) -> Fitting | No
     return count(settings, step, size) if count else None
 
 
+def labelling(settings: EngineSettings, size: DataSize) -> Fitting | None:
+    """Work of the label step of a variant, which keeps labels alone; None where it is not counted."""
+    module = engine_module(settings.method, "work")
+    count = importlib.util.find_spec(module) and getattr(importlib.import_module(module), "labelling", None)
+    return count(settings, size) if count else None
+
+
 def model_calls(denoising: DenoisingSettings) -> int:
     """Noise predictions for one latent. PNDM, which Stable Diffusion brings, makes one more than steps."""
     return denoising.steps + (denoising.scheduler in ("pndm", "checkpoint"))

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from gen4det.core.errors import InputError
 from gen4det.core.yaml_files import read_yaml
 from gen4det.detection.config_files import config_files
-from gen4det.engines.work import Drawing, Fitting, drawing, fitting
+from gen4det.engines.work import Drawing, Fitting, drawing, fitting, labelling
 from gen4det.evaluation.prediction_settings import MAX_DETECTIONS
 from gen4det.orchestration.costs.data_sizes import DataSizes
 from gen4det.orchestration.costs.settings import Costs
@@ -220,7 +220,12 @@ class Estimator:
         return Estimate(0, count, "images", seconds, count * most * self.costs.files.detection)
 
     def _label(self, task: Task) -> Estimate:
-        return Estimate(work=None, unit="images", gpu_seconds=None, stored=None)
+        size, settings = self.sizes(task.dataset), self.project.engines[task.engine].settings
+        work = labelling(settings, size) if size else None
+        if work is None:
+            return Estimate(work=None, unit="images", gpu_seconds=None, stored=None)
+        seconds, stored = self._seconds(task, work), self._labels(self._drawn(task))
+        return Estimate(work=work.images, unit="images", gpu_seconds=seconds, stored=stored)
 
     def _predicting(self, config: str, images: int) -> float | None:
         speed = self.costs.gpu.predicted_images.get(config)
