@@ -146,6 +146,19 @@ def test_yolo_with_a_list_of_classes_alone_is_parted(tmp_path):
     assert len(dataset.val.load()["images"]) == 4  # 0.2 of 18
 
 
+def test_a_yolo_validation_folder_without_images_is_passed_over(tmp_path, caplog):
+    folder = own_layouts.yolo(tmp_path / "mine")
+    shutil.rmtree(folder / "images/val")
+    (folder / "images/val").mkdir()
+    dataset, _ = register(folder)
+    assert "val has no images and is passed over" in caplog.text and "one split only" in caplog.text
+    assert labels(dataset.train) | labels(dataset.val) == expected("train")
+    shutil.rmtree(folder / "images/train")
+    (folder / "images/train").mkdir()
+    shutil.rmtree(tmp_path / "out")
+    assert "no images in" in refusal(folder)
+
+
 def test_labels_lie_where_the_last_folder_images_is(tmp_path):
     assert label_file(Path("/a/images/b/images/c/7.jpg")) == Path("/a/images/b/labels/c/7.txt")
     assert label_file(Path("/a/7.jpg")) == Path("/a/7.txt")

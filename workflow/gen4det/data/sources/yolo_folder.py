@@ -62,8 +62,25 @@ def read_yolo(root: Path, defects: Defects) -> dict[str, FoundSplit]:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{path}: names: two classes are called {twice!r}")
+    places = _with_images(places, root)
     categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
     return {split: _split(root, split, found, categories, defects) for split, found in places.items()}
+
+
+def _with_images(places: dict[str, list[Path]], root: Path) -> dict[str, list[Path]]:
+    """Without splits whose folders are empty, such as a validation that is still to come.
+
+    Raises:
+        InputError: no split has an image.
+    """
+    found = {split: folders for split, folders in places.items() if _images(folders)}
+    if not found:
+        raise InputError(
+            f"{root}: no images in {', '.join(str(it) for folders in places.values() for it in folders)}"
+        )
+    for split in sorted(places.keys() - found.keys()):
+        log.warning("%s: %s has no images and is passed over", root, split)
+    return found
 
 
 def _names(value: object, path: Path) -> list[str]:
@@ -112,8 +129,6 @@ def _split(
     root: Path, split: str, places: list[Path], categories: list[dict], defects: Defects
 ) -> FoundSplit:
     paths = _images(places)
-    if not paths:
-        raise InputError(f"{root}: {split}: no images in {', '.join(map(str, places))}")
     folder = root.resolve()
     if any(not path.is_relative_to(folder) for path in paths):
         folder = Path(places[0].parent if places[0].is_file() else places[0])
