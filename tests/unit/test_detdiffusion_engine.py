@@ -10,6 +10,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from gen4det.core.errors import InputError
+from gen4det.core.settings import parse_settings
 from gen4det.core.yaml_files import merge
 from gen4det.data.datasets import Dataset, load_dataset
 from gen4det.data.model_settings import ModelSource
@@ -24,6 +25,7 @@ from gen4det.engines.detdiffusion.layouts import read_layouts
 from gen4det.engines.detdiffusion.plan import Planner
 from gen4det.engines.detdiffusion.samples import Samples
 from gen4det.engines.detdiffusion.vocabulary import extend_vocabulary
+from gen4det.engines.steps import settings_of_step
 from gen4det.training.stop import Deadline, Stopped
 
 TINY = {
@@ -78,6 +80,13 @@ def settings_of(**changes):
     return engine_settings("detdiffusion", merge(TINY, changes), source="test")
 
 
+def part_of(settings, step: str):
+    """What a step is handed: its own fields alone."""
+    steps = type(settings).checked_steps()
+    model = settings_of_step(type(settings), steps.fields(steps[step]))
+    return parse_settings(model, settings.section(steps[step]), source="test")
+
+
 def detections_of(dataset: Dataset, folder):
     """A detector that finds every first object, and nothing else."""
     data, found = dataset.train.load(), {}
@@ -101,7 +110,8 @@ class Steps:
         self.models = {}
 
     def fit(self, kind, name: str, work: str = "work", **inputs) -> dict:
-        worker = kind(self.settings, self.foundation, 0, Inputs(self.dataset, self.models, **inputs))
+        settings = part_of(self.settings, name)
+        worker = kind(settings, self.foundation, 0, Inputs(self.dataset, self.models, **inputs))
         output = self.folder / name
         with Deadline() as stop:
             facts = worker.fit(self.folder / f"{work}-{name}", {"test": 1}, output, stop)
@@ -117,13 +127,15 @@ class Steps:
         settings = engine_settings(
             "detdiffusion", merge(self.settings.model_dump(mode="json"), changes), source="t"
         )
-        return Planner(settings, self.foundation, 0, Inputs(self.dataset, self.models)).plan()
+        return Planner(
+            part_of(settings, "images"), self.foundation, 0, Inputs(self.dataset, self.models)
+        ).plan()
 
     def draw(self, rows, **changes):
         settings = engine_settings(
             "detdiffusion", merge(self.settings.model_dump(mode="json"), changes), source="t"
         )
-        drawer = Drawer(settings, self.foundation, 0, Inputs(self.dataset, self.models))
+        drawer = Drawer(part_of(settings, "images"), self.foundation, 0, Inputs(self.dataset, self.models))
         batches = [
             [row for row in rows if row["batch"] == batch] for batch in sorted({row["batch"] for row in rows})
         ]
@@ -192,7 +204,9 @@ def test_the_same_seed_fits_the_same_bytes_also_when_stopped(fitted, tiny_pipeli
     steps = Steps(tmp_path, tiny_pipeline_folder)
     asked = {"dataset": [detections_of(steps.dataset, steps.folder)]}
     steps.fit(FitAttributes, "attributes", detections=asked)
-    worker = FitGenerator(steps.settings, steps.foundation, 0, Inputs(steps.dataset, steps.models))
+    worker = FitGenerator(
+        part_of(steps.settings, "generator"), steps.foundation, 0, Inputs(steps.dataset, steps.models)
+    )
     with pytest.raises(Stopped):
         worker.fit(tmp_path / "work-generator", {"test": 1}, tmp_path / "generator", After())
     assert not (tmp_path / "generator").exists()

@@ -21,7 +21,7 @@ from gen4det.engines.detdiffusion.attributes import load_attributes
 from gen4det.engines.detdiffusion.layouts import Layout, read_layouts
 from gen4det.engines.detdiffusion.perception import PerceptionLoss, PerceptiveHead, Targets
 from gen4det.engines.detdiffusion.samples import Sample, Samples, targets, token_ids
-from gen4det.engines.detdiffusion.settings import GeneratorSettings, Settings
+from gen4det.engines.detdiffusion.settings import GeneratorSettings, Settings, source_of
 from gen4det.engines.detdiffusion.sizes import latent_cells
 from gen4det.engines.detdiffusion.vocabulary import extend_vocabulary
 from gen4det.engines.detdiffusion.words import fitting
@@ -53,7 +53,7 @@ class Fit(base.Fit):
         )
         annotations = train_split.load()
         layouts = read_layouts(annotations, settings.layouts, attributes)
-        pipeline = load_text_to_image(settings.source(self.foundation), self.device)
+        pipeline = load_text_to_image(source_of(settings.model, self.foundation), self.device)
         added = extend_vocabulary(pipeline, settings.words, attributes=settings.detector is not None)
         left_out = count_left_out(layouts, settings, pipeline)
         classes = [category["id"] for category in annotations["categories"]]

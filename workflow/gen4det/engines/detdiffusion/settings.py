@@ -215,19 +215,6 @@ class Settings(EngineSettings):
     batch_size: Count = 8
     """Images drawn together."""
 
-    def source(self, foundation: FoundationSettings) -> ModelSource:
-        """The text-to-image model to start from.
-
-        Raises:
-            InputError: none is given.
-        """
-        source = self.model or foundation.diffusion
-        if source is None:
-            raise InputError(
-                "foundation.diffusion: no model given; expected a folder or a hub id with revision"
-            )
-        return source
-
     @model_validator(mode="after")
     def _attributes_known(self) -> Self:
         if self.strategy != "origin" and self.detector is None:
@@ -235,3 +222,15 @@ class Settings(EngineSettings):
                 f"strategy: {self.strategy!r} needs attributes, so name a detector that tells them"
             )
         return self
+
+
+def source_of(model: ModelSource | None, foundation: FoundationSettings) -> ModelSource:
+    """The text-to-image model to start from: the engine's own, or the run's.
+
+    Raises:
+        InputError: none is given.
+    """
+    source = model or foundation.diffusion
+    if source is None:
+        raise InputError("foundation.diffusion: no model given; expected a folder or a hub id with revision")
+    return source
