@@ -80,5 +80,5 @@ def _show(axes, image: np.ndarray, asked: list[dict], found: list[dict], names: 
     def label(place: int, it: dict) -> str:
         return names[it["category_id"]]
 
-    draw_instances(axes, plain, size, linestyle=":", colours=("#FFFFFF",), label=None if found else label)
+    draw_instances(axes, plain, size, linestyle=":", colours=("#000000",), label=None if found else label)
     draw_instances(axes, found, size, label=label, colours=PALETTE[1:4], fontsize=4)
