@@ -4,8 +4,9 @@
 # Expected: an annotation without boxes says that the image is background; each format can say that: an empty text
 #   file, an XML file without objects, an image without annotations of its real size.
 # Happens, for three tasks of which the second was submitted without a box: YOLO has three label files, one of them
-#   empty. VOC has two XML files, and nothing tells that there was a third image. COCO has the image, but its width and
-#   height are null, which loaders that need sizes refuse, and annotations and categories are numbered from 0.
+#   empty. VOC has two XML files, and nothing tells that there was a third image. COCO has the image, but (where the
+#   pictures are not fetched along) its width and height are null, which loaders that need sizes refuse; annotations
+#   and categories are numbered from 0.
 # Means: detectors trained on the three exports see different backgrounds. Count files; fill sizes in; renumber.
 #
 # Installs label-studio-sdk 2.1.2 into a temporary folder. Exits with 1 when the behaviour has changed.
