@@ -26,7 +26,8 @@ from gen4det.orchestration.project import load_project
 
 ROOT = Path(__file__).parents[2]
 MINIATURE, PAPER = ROOT / "config/config.yaml", ROOT / "config/paper.yaml"
-STUDIES = sorted(path.stem for path in (ROOT / "config/studies").glob("*.yaml"))
+STUDIES = sorted(path.stem for path in (ROOT / "config/studies").glob("*.yaml") if path.stem != "own")
+"""All but that of one's own data, which these scales have not."""
 COSTS = sorted((ROOT / "config/costs").glob("*.yaml"))
 
 
