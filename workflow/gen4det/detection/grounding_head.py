@@ -9,6 +9,7 @@ depends neither on the other queries nor on the other classes of its image.
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,8 @@ from mmengine.structures import InstanceData
 
 from gen4det.detection.grounding_settings import GroundingLosses, GroundingShape
 
+# Classes have no position in the queries' attention to them, which mmcv takes for a slip.
+warnings.filterwarnings("ignore", message="position encoding of key ismissing")
 GROUPS = 32
 """Of the group normalisation in the neck."""
 LEAST = 8
