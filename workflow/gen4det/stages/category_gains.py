@@ -6,10 +6,7 @@ Writes a CSV file and a figure (.pdf and .png): gain against the number of real 
 from pathlib import Path
 
 from gen4det.core.provenance import RunRecord, atomic_write
-from gen4det.evaluation.category_gains import category_rows, gain_figure, to_csv
-from gen4det.evaluation.plotting import save_figure
 from gen4det.evaluation.study_settings import StudySettings
-from gen4det.evaluation.study_table import read_metrics
 from gen4det.stages._cli import run, stage_parser, stage_settings
 
 
@@ -22,6 +19,14 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, required=True, metavar="FILE", help="<name>.pdf")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="<name>.csv")
     args = parser.parse_args()
+    from gen4det.evaluation.category_gains import (
+        category_rows,
+        gain_figure,
+        to_csv,
+    )  # loads pandas, matplotlib
+    from gen4det.evaluation.plotting import save_figure
+    from gen4det.evaluation.study_table import read_metrics
+
     settings = stage_settings(args, StudySettings)
     metrics, paths = read_metrics(args.metrics, settings)
     code = ("gen4det.stages.category_gains",)
