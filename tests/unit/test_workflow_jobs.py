@@ -595,16 +595,22 @@ def part(name: str) -> SimpleNamespace:
 
 def test_a_setting_of_a_part_of_the_foundation_models_makes_that_part_again():
     before = changed().foundation
-    after = changed(foundation_training={"diffusion_steps": 7, "category_weights": {"key": 3.0}}).foundation
+    after = changed(foundation_training={"diffusion_steps": 7}).foundation
     differ = [name for name in before.parts() if before.job(part(name)) != after.job(part(name))]
-    assert differ == ["diffusion"] and before.job(SimpleNamespace()) == after.job(SimpleNamespace())
+    both = changed(foundation_training={"category_weights": {"key": 3.0}}).foundation
+    shown = [name for name in before.parts() if before.job(part(name)) != both.job(part(name))]
+    assert differ == ["diffusion"] and shown == ["diffusion", "inpainting"]
+    assert before.job(SimpleNamespace()) == after.job(SimpleNamespace())
     assert after.reads(part("inpainting")) == ["results/foundation/diffusion/result"]
     assert "results/foundation/clip/losses.png" in after.reads(SimpleNamespace())
 
 
 def test_the_parameter_of_a_part_has_what_it_reads_beside_its_inputs(tmp_path):
-    foundation = changed(foundation_training={"diffusion_start": MODELS["diffusion"]["path"]}).foundation
+    weights = {name: MODELS["diffusion"]["path"] for name in ("diffusion_start", "inpainting_parent")}
+    weights["inpainting_start"] = "resources/miniature/gligen-inpainting"
+    foundation = changed(foundation_training=weights).foundation
     files = {name: json.loads(foundation.job(part(name)))["files"] for name in foundation.parts()}
     assert files["diffusion"].keys() == {MODELS["diffusion"]["path"]} and all(files["diffusion"].values())
+    assert files["inpainting"].keys() == set(weights.values())
     assert files["backbone"].keys() == {"config/detectors/miniature_mask_rcnn.py"}
     assert not files["autoencoder"] and not files["corpus"]

@@ -5,6 +5,8 @@ Nothing here imports torch: the Snakefile asks for it.
 
 from dataclasses import dataclass
 
+WEIGHTS = ("diffusion_start", "inpainting_start", "inpainting_parent")
+"""Settings that name a folder of weights, by whose contents a part counts."""
 DETECTOR = "config/detectors/miniature_mask_rcnn.py"
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from gen4det.detection.config_files import config_files
-from gen4det.miniature.foundation_parts import INSTALL, PARTS
+from gen4det.miniature.foundation_parts import INSTALL, PARTS, WEIGHTS
 from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.orchestration.hashes import folder_hash, sampled_hash
 from gen4det.orchestration.job_text import job
@@ -38,6 +38,7 @@ class FoundationJobs:
         settings = self.settings.model_dump(mode="json", include=set(part.settings))
         files = config_files(self.root / part.config) if part.config else []
         hashes = {str(file.relative_to(self.root)): sampled_hash(file) for file in files}
-        if start := settings.get("diffusion_start"):
-            hashes[start] = folder_hash(self.root / start)
+        for name in WEIGHTS:
+            if given := settings.get(name):
+                hashes[given] = folder_hash(self.root / given)
         return job(settings, "foundation", part.module, files=hashes)
