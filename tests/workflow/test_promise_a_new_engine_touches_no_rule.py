@@ -35,6 +35,7 @@ def learning(checkout):
         "config/studies/lvis_rare.yaml", "\nmetrics:",
         "  stripes: {synthetic: [stripes]}\n  wide: {synthetic: [stripes-wide]}\n\nmetrics:",
     )  # fmt: skip
+    checkout.edit("config/test.yaml", "mosaicfusion, gen2det]", "mosaicfusion, gen2det, stripes, wide]")
     return checkout
 
 

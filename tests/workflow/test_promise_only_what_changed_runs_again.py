@@ -104,6 +104,7 @@ LARGE = "\nmosaicfusion-large:\n  base: mosaicfusion\n  filter: {min_area_fracti
 def filter_variant(checkout: Checkout) -> None:
     more("config/engines/mosaicfusion.yaml", LARGE)(checkout)
     checkout.edit(STUDY, "\nmetrics:", "  large: {synthetic: [mosaicfusion-large]}\n\nmetrics:")
+    checkout.edit(CONFIG, "mosaicfusion, gen2det]", "mosaicfusion, gen2det, large]")
 
 
 EXPECTED: dict[str, tuple[Change, Counter]] = {
