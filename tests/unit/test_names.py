@@ -83,8 +83,10 @@ def test_the_target_of_names_is_a_set_and_its_export(tmp_path):
 
 def test_a_table_over_names_is_refused_in_one_line():
     scale = read_yaml(ROOT / "config/config.yaml")
-    data = scale["datasets"] | {"lvis": ALONE["datasets"]["mine"]}
-    said = refusal(datasets=data, studies=["lvis_rare"], exports=[])
+    whole = {name: data for name, data in scale["datasets"].items() if data.get("of") != "lvis"}
+    data = whole | {"lvis": ALONE["datasets"]["mine"]}
+    arms = {"lvis_rare": ["real", "mosaicfusion"]}
+    said = refusal(datasets=data, studies=["lvis_rare"], arms=arms, exports=[])
     assert "a table needs real validation images" in said
 
 

@@ -134,7 +134,7 @@ def test_a_changed_measure_measures_and_predicts_nothing():
     """What is measured, and how, is not in the code of predictions; nor is a model in that of measures."""
     predicting = import_closure("gen4det.stages.predict")
     measures = {name for name in import_closure("gen4det.stages.measure") if "evaluation" in name}
-    shared = {f"gen4det.evaluation{part}" for part in (".categories", ".prediction_settings", ".predictions")}
+    shared = {f"gen4det.evaluation{part}" for part in (".prediction_settings", ".predictions")}
     assert measures & set(predicting) == shared and "gen4det.evaluation.average_precision" in measures
 
 
