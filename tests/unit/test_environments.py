@@ -22,7 +22,7 @@ BY_HAND = {"annotate"}
 
 
 def plans_from_data_alone(method: str) -> bool:
-    """Whether an engine plans without what a fit or a training has made; others are planned in their tests."""
+    """Whether an engine plans without what a fit or a training has made; others plan in their own tests."""
     draw = settings_class(method).checked_steps().draw
     return not draw.reads and not draw.detectors
 
