@@ -6,10 +6,9 @@ The model is named in the detector's setting `diffusion`; the widths of its leve
 filled in.
 """
 
-_base_ = "mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py"
+_base_ = "coco_dino_r50.py"  # its images: sizes, crops, mirroring
 
 levels = 5  # strides 8, 16, 32 and 64 of the U-Net, and one of half the last
-sizes = [(side, 1333) for side in range(480, 801, 32)]
 
 model = dict(
     num_feature_levels=levels,
@@ -25,36 +24,6 @@ model = dict(
     decoder=dict(layer_cfg=dict(cross_attn_cfg=dict(num_levels=levels))),
     positional_encoding=dict(offset=-0.5, temperature=10000),
 )
-
-train_pipeline = [
-    dict(type="LoadStoredImage"),
-    dict(type="LoadAnnotations", with_bbox=True),
-    dict(type="RandomFlip", prob=0.5),
-    dict(
-        type="RandomChoice",
-        transforms=[
-            [dict(type="RandomChoiceResize", scales=sizes, keep_ratio=True)],
-            [
-                dict(
-                    type="RandomChoiceResize", scales=[(400, 4200), (500, 4200), (600, 4200)], keep_ratio=True
-                ),
-                dict(
-                    type="RandomCrop",
-                    crop_type="absolute_range",
-                    crop_size=(384, 600),
-                    allow_negative_crop=True,
-                ),
-                dict(type="RandomChoiceResize", scales=sizes, keep_ratio=True),
-            ],
-        ],
-    ),
-    dict(type="PackDetInputs", meta_keys=("img_id", "ori_shape", "img_shape", "scale_factor", "source")),
-]
-test_pipeline = [
-    dict(type="LoadStoredImage"),
-    dict(type="Resize", scale=(1333, 800), keep_ratio=True),
-    dict(type="PackDetInputs", meta_keys=("img_id", "ori_shape", "img_shape", "scale_factor")),
-]
 
 batch_size = 64
 max_iters = 90_000
