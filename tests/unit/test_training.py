@@ -521,5 +521,5 @@ def torchrun(arguments: list[str], before: str = "") -> subprocess.CompletedProc
         command = [sys.executable, "-W", "ignore", *launcher, script.name, *arguments]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         return subprocess.run(
-            command, capture_output=True, text=True, env=environment, timeout=patience(1800)
+            command, capture_output=True, text=True, env=environment, timeout=patience(300)
         )

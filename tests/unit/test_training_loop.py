@@ -141,7 +141,7 @@ options = dict(learning_rate=1e-3, work={str(tmp_path)!r}, fingerprint={{}}, pre
 train([layer], step_loss, steps=2, **options)
 assert set(seen) == {{torch.bfloat16}} and layer.weight.dtype == torch.float32
 """
-    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, timeout=patience(300))
 
 
 # --- in processes of their own --------------------------------------------------------------------
@@ -168,7 +168,7 @@ def run(folder: Path, signals: tuple[int, str] | None = None, processes: int = 1
     command = [sys.executable, "-W", "ignore", *(launcher if processes > 1 else [])]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     arguments = [str(folder / "script.py"), str(folder), repr(signals)]
-    return subprocess.run([*command, *arguments], env=environment, timeout=patience(1800)).returncode
+    return subprocess.run([*command, *arguments], env=environment, timeout=patience(300)).returncode
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
