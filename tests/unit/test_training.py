@@ -520,6 +520,4 @@ def torchrun(arguments: list[str], before: str = "") -> subprocess.CompletedProc
         script.flush()
         command = [sys.executable, "-W", "ignore", *launcher, script.name, *arguments]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.run(
-            command, capture_output=True, text=True, env=environment, timeout=patience(300)
-        )
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=patience(300))
