@@ -14,7 +14,7 @@ import pytest
 
 import stripes_engine
 from gen4det.core.errors import InputError
-from gen4det.core.provenance import write_json
+from gen4det.core.provenance import file_hash, write_json
 from gen4det.data import manifests, shards
 from gen4det.data.datasets import DatasetDescriptor, write_dataset
 from gen4det.data.images import ImageStore, ShardWriter, encode_image
@@ -431,3 +431,47 @@ def test_a_shard_holds_its_own_rows_alone(tmp_path):
     assert first == 1 and next(rows)["index"] == 5  # the first row of the batch after it was looked at
     whole = dict(manifests.batches_of_shard(manifests.read_manifest(path), 1, 3))
     assert dict(manifests.batches_of_shard(manifests.stream_manifest(path), 1, 3)) == whole
+
+
+def indexed_manifest(folder: Path) -> tuple[Path, list[dict]]:
+    """A manifest of 40 rows in batches of three, some of whose numbers are left out."""
+    rows = [{"index": i, "batch": i // 3 * 2, "seed": i, "prompt": f"a cup, \u2028 {i}"} for i in range(40)]
+    manifests.write_manifest(folder / "manifest.jsonl", rows)
+    return folder / "manifest.jsonl", rows
+
+
+@pytest.mark.parametrize("shards_", [1, 3, 50])
+def test_a_shard_finds_its_rows_by_the_index_without_reading_the_others(tmp_path, monkeypatch, shards_):
+    path, rows = indexed_manifest(tmp_path)
+    expected = [dict(manifests.batches_of_shard(rows, shard, shards_)) for shard in range(shards_)]
+    digest = file_hash(path)
+
+    def read_whole(*_):
+        raise AssertionError("the whole manifest was read")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manifests, "stream_manifest", read_whole)
+        patch.setattr(manifests, "file_hash", read_whole)
+        found = [manifests.read_batches(path, shard, shards_) for shard in range(shards_)]
+    assert found == [(batches, digest) for batches in expected]
+    manifests.index_of(path).unlink()
+    assert [manifests.read_batches(path, shard, shards_) for shard in range(shards_)] == found
+
+
+@pytest.mark.parametrize("damage", ["edited", "longer", "cut index", "lost batch", "no index"])
+def test_an_index_of_other_lines_is_not_used(tmp_path, damage):
+    path, rows = indexed_manifest(tmp_path)
+    index = manifests.index_of(path)
+    if damage == "edited":  # of the same length
+        path.write_bytes(path.read_bytes().replace(b'"seed":1}', b'"seed":9}'))
+    elif damage == "longer":
+        more = {"index": 40, "batch": 26, "seed": 1}
+        path.write_text(path.read_text() + json.dumps(more) + "\n")
+    elif damage in ("cut index", "lost batch"):
+        index.write_bytes(index.read_bytes()[: -5 if damage == "cut index" else -32])
+    else:
+        index.unlink()
+    batches, digest = manifests.read_batches(path, 0, 1)
+    assert digest == file_hash(path)
+    assert [row for members in batches.values() for row in members] == manifests.read_manifest(path)
+    assert (manifests.read_manifest(path) == rows) == (damage not in ("edited", "longer"))

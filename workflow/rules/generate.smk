@@ -11,6 +11,7 @@ rule plan:
         pretrained=jobs.models_of("draw"),
     output:
         manifest="<results>/synthetic/{dataset}/{engine}/manifest.jsonl",
+        index="<results>/synthetic/{dataset}/{engine}/manifest.jsonl.index",
         record="<results>/synthetic/{dataset}/{engine}/manifest.jsonl.record.json",
     log:
         "<logs>/plan/{dataset}/{engine}.log",

@@ -1,24 +1,51 @@
-"""Manifests: what an engine is going to generate, one JSON object per line and image."""
+"""Manifests: what an engine is going to generate, one JSON object per line and image.
 
+Beside a manifest lies its index, <manifest>.index, so that a shard reads its own lines alone: one line of
+JSON, {"bytes", "sha256", "batches"} of the manifest, then four little-endian int64 for each batch: its number,
+where its lines begin in the manifest, how many bytes they are, and their CRC-32. An index that is missing, or
+of other lines, is not used.
+"""
+
+import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
+import numpy as np
+
 from gen4det.core.errors import InputError
-from gen4det.core.provenance import atomic_write
+from gen4det.core.provenance import atomic_write, file_hash
 
 
 def write_manifest(path: str | Path, rows: list[dict]) -> None:
-    """Write rows atomically, keys sorted, so that equal plans give equal bytes.
+    """Write rows atomically, keys sorted, so that equal plans give equal bytes; and the index, before them.
 
     Raises:
         ValueError: the rows do not keep to the layout of `check_rows`.
     """
     check_rows(rows)
-    with atomic_write(path) as temporary, open(temporary, "w") as stream:
-        for row in rows:
-            stream.write(json.dumps(row, sort_keys=True, separators=(",", ":")) + "\n")
+    digest, start, batches = hashlib.sha256(), 0, []
+    with atomic_write(path) as temporary:
+        with open(temporary, "wb") as stream:
+            for batch, members in groupby(rows, key=lambda row: row["batch"]):
+                lines = "".join(
+                    json.dumps(row, sort_keys=True, separators=(",", ":")) + "\n" for row in members
+                ).encode()
+                stream.write(lines)
+                digest.update(lines)
+                batches.append((batch, start, len(lines), zlib.crc32(lines)))
+                start += len(lines)
+        with atomic_write(index_of(path)) as index, open(index, "wb") as stream:
+            about = {"bytes": start, "sha256": digest.hexdigest(), "batches": len(batches)}
+            stream.write(json.dumps(about).encode() + b"\n")
+            stream.write(np.array(batches, dtype="<i8").tobytes())
+
+
+def index_of(path: str | Path) -> Path:
+    """The index of a manifest."""
+    return Path(f"{path}.index")
 
 
 def read_manifest(path: str | Path) -> list[dict]:
@@ -90,3 +117,43 @@ def batches_of_shard(rows: Iterable[dict], shard: int, shards: int) -> Iterator[
     for batch, members in groupby(rows, key=lambda row: row["batch"]):
         if batch % shards == shard:
             yield batch, list(members)
+
+
+def read_batches(path: str | Path, shard: int, shards: int) -> tuple[dict[int, list[dict]], str]:
+    """The rows of the batches a shard draws, by batch, and the SHA-256 of the whole manifest.
+
+    With an index only these rows are read, however many others there are; without one every line is.
+
+    Raises:
+        InputError: see `stream_manifest`.
+    """
+    indexed = _indexed_batches(Path(path), shard, shards)
+    if indexed is not None:
+        return indexed
+    return dict(batches_of_shard(stream_manifest(path), shard, shards)), file_hash(path)
+
+
+def _indexed_batches(path: Path, shard: int, shards: int) -> tuple[dict[int, list[dict]], str] | None:
+    """What `read_batches` gives; None where no index is there, or it is not of these lines."""
+    try:
+        with open(index_of(path), "rb") as stream:
+            about = json.loads(stream.readline())
+            entries = np.frombuffer(stream.read(), dtype="<i8").reshape(-1, 4)
+        if path.stat().st_size != about["bytes"] or len(entries) != about["batches"]:
+            return None
+        batches = {}
+        with open(path, "rb") as stream:
+            for batch, start, length, checksum in entries[entries[:, 0] % shards == shard].tolist():
+                stream.seek(start)
+                lines = stream.read(length)
+                if zlib.crc32(lines) != checksum:
+                    return None
+                batches[batch] = [json.loads(line) for line in lines.splitlines()]
+        return batches, about["sha256"]
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+    ):  # no index, or cut short: the manifest itself decides
+        return None

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 from gen4det.core.errors import InputError
 from gen4det.core.progress import progress
-from gen4det.core.provenance import RunRecord, code_hash, file_hash
+from gen4det.core.provenance import RunRecord, code_hash
 from gen4det.data.datasets import load_dataset
-from gen4det.data.manifests import batches_of_shard, stream_manifest
+from gen4det.data.manifests import read_batches
 from gen4det.engines.base import Drawer
 from gen4det.engines.shard_writer import ShardInProgress
 from gen4det.stages._cli import run, stage_parser
@@ -45,14 +45,14 @@ def main() -> None:
     job = step_job(args, "draw")
     dataset = load_dataset(args.dataset)
     inputs = step_inputs(args, job, dataset)
-    batches = dict(batches_of_shard(stream_manifest(args.manifest), args.shard, args.shards))
+    batches, planned = read_batches(args.manifest, args.shard, args.shards)
     device = torch_device(args.device)
     code = ("gen4det.stages.generate", job.module)
     fingerprint = {
         **args.settings,  # the workflow adds hashes of model files
         "settings": job.resolved(),
         "code": code_hash(*code),
-        "manifest": file_hash(args.manifest),
+        "manifest": planned,
         "dataset": dataset.train.hash,
         "inputs": hash_of(inputs),
         "device": device,
@@ -62,8 +62,9 @@ def main() -> None:
         settings=job.resolved(),
         code=code,
         seeds={"run_seed": job.run_seed},
-        inputs=(args.dataset, args.manifest),
+        inputs=(args.dataset,),
     )
+    record.add(inputs=record.facts["inputs"] | {args.manifest: planned})  # known: not read for it again
     work = ShardInProgress(args.output, fingerprint, args.shard, args.shards, job.engine.image_format)
     with Deadline(args.max_seconds) as deadline, work:
         with record:

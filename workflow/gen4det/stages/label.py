@@ -8,6 +8,7 @@ import functools
 import logging
 import os
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from gen4det.core.errors import InputError
@@ -16,7 +17,7 @@ from gen4det.core.provenance import RunRecord, code_hash, content_hash
 from gen4det.data.annotations import write_annotations
 from gen4det.data.datasets import load_dataset
 from gen4det.data.images import ImageStore
-from gen4det.data.manifests import batches_of_shard, stream_manifest
+from gen4det.data.manifests import batches_of_shard, read_batches
 from gen4det.data.shards import image_folder, load_shard, read_array, shard_identity
 from gen4det.engines.base import Drawn, Labels
 from gen4det.engines.shard_writer import FIRST_IMAGE_ID, label_records
@@ -45,7 +46,8 @@ def main() -> None:
     shard = load_shard(args.shard)
     device = torch_device(args.device)
     code = ("gen4det.stages.label", job.module)
-    batches = drawn_batches(args.shard, shard, stream_manifest(args.manifest))
+    planned, _ = read_batches(args.manifest, shard["info"]["shard"], shard["info"]["shards"])
+    batches = drawn_batches(args.shard, shard, list(chain.from_iterable(planned.values())))
     with RunRecord(
         args.output,
         settings=job.resolved(),
