@@ -1,7 +1,7 @@
 """Manifests: what an engine is going to generate, one JSON object per line and image.
 
 Beside a manifest lies its index, <manifest>.index, so that a shard reads its own lines alone: one line of
-JSON, {"bytes", "sha256", "batches"} of the manifest, then four little-endian int64 for each batch: its number,
+JSON, {"bytes", "sha256", "batches"} of the manifest, then four little-endian int64 for each batch: number,
 where its lines begin in the manifest, how many bytes they are, and their CRC-32. An index that is missing, or
 of other lines, is not used.
 """
