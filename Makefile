@@ -24,6 +24,7 @@ FIRST := --prioritize $(RESULTS)/synthetic/lvis/mosaicfusion/annotations.json $(
 SCALE = $(if $(CONFIGFILE),--configfile $(CONFIGFILE) --)
 REPORT := results/report.zip
 PAGES := $(TABLE).csv $(FIGURES).pdf $(FIGURES)_gallery.pdf
+COMPARED := $(RESULTS)/tables/engines.csv $(RESULTS)/tables/engines_categories.csv $(RESULTS)/figures/engines.pdf
 # The stamp carries the hash of pins and lock: installing is repeated when the pins change, and only then.
 HASH := $(shell cat pyproject.toml $(LOCK) | cksum | cut -d " " -f 1)
 CONSTRAINTS = $(if $(LOCK),--constraint $(LOCK))
@@ -37,7 +38,7 @@ SLURM = tests/install.sh $$(cd tests/slurm && $(PYTHON) -c 'import local_cluster
 OPENCV := $(shell grep -o 'opencv-python-headless==[0-9.]*' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup submit demo own seeds report plan why test test-slurm lint format schema lock unlock clean
+.PHONY: help setup submit demo compare own seeds report plan why test test-slurm lint format schema lock unlock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +71,11 @@ demo: setup  ## real against generated training data in the miniature: table and
 	@echo "figure:   $(FIGURES).pdf (.png)"
 	@echo "gallery:  $(FIGURES)_gallery.pdf (.png), generated images, kept and rejected"
 	@$(MAKE) --no-print-directory report
+
+compare: setup  ## all five engines in one table, three seeds, two amounts (hours; goes on where it was stopped)
+	@$(MAKE) --no-print-directory plan CONFIGFILE=config/config.yaml STUDIES=engines
+	$(SNAKEMAKE) $(SNAKEMAKE_ARGS) --config 'studies=[engines]' -- $(COMPARED)
+	@echo; cat $(RESULTS)/tables/engines.md
 
 own: setup  ## your own data: make own DATA=folder [NAMES="cup, fish"] [ENGINES=mosaicfusion,gen2det] [OWN=config/own.yaml]
 	@PYTHONPATH=workflow $(BIN)/python -m gen4det.orchestration.own --output $(OWN) $(if $(DATA),--data "$(DATA)") \

@@ -35,6 +35,7 @@ def project(scale=PAPER, **changes):
     return load_project(read_yaml(scale) | changes, source=str(scale), root=ROOT)
 
 
+RARE = ["lvis_rare"]
 THREE = {"lvis_rare": ["real", "mosaicfusion", "gen2det"]}
 """Arms whose work is counted by hand below."""
 
@@ -151,7 +152,7 @@ def test_mosaicfusion_is_counted_as_it_is_drawn(objects):
 
 
 def test_the_papers_sets_have_the_papers_sizes():
-    paper = project(arms=THREE)
+    paper = project(studies=RARE, arms=THREE)
     lvis = DataSizes(paper)("lvis")
     names = paper.studies["lvis_rare"].engines
     images = {name: drawing(paper.engines[name].settings, lvis).images for name in names}
@@ -166,7 +167,7 @@ def test_a_training_is_as_long_as_the_detector_says():
 
 
 def test_hours_are_work_over_speed():
-    paper, prices = project(arms=THREE), costs()
+    paper, prices = project(studies=RARE, arms=THREE), costs()
     rules = Estimator(paper, prices).by_rule(tasks(paper))
     speed = prices.gpu.trained_images["config/detectors/lvis_mask_rcnn_r50_fpn.py"]
     assert rules["train"].gpu_seconds == pytest.approx(3 * (90_000 * 16 / speed + prices.gpu.job_start))
@@ -177,12 +178,16 @@ def test_hours_are_work_over_speed():
 def test_jobs_that_outlast_their_time_are_named():
     needs = read_yaml(PAPER)["needs"]
     short = needs | {"predict": needs["predict"] | {"runtime": 10}, "train": needs["train"] | {"gpu": 8}}
-    said = report(PAPER, changes={"needs": short, "arms": THREE})
+    said = report(PAPER, changes={"needs": short, "studies": RARE, "arms": THREE})
     assert re.search(
         r"^predict: its longest job .* needs.predict.runtime, and must be given more$", said, re.M
     )
     assert not re.search("^train: ", said, re.M)
-    assert re.search(r"^train: .* goes on in another attempt$", report(PAPER, changes={"arms": THREE}), re.M)
+    assert re.search(
+        r"^train: .* goes on in another attempt$",
+        report(PAPER, changes={"studies": RARE, "arms": THREE}),
+        re.M,
+    )
 
 
 def test_downloads_that_data_sets_share_are_stored_once():

@@ -243,6 +243,29 @@ def test_images_with_too_many_labels_lose_all_of_them_after_the_other_filters():
     assert kept == [] and {a["reason"] for a in rejected} == {"max_instances"}
 
 
+def test_the_same_amount_of_every_engine_is_offered_and_a_smaller_one_is_part_of_a_larger():
+    images = [{"id": number, "height": 48, "width": 64} for number in range(1, 41)]
+    labels = [
+        {**label(10, 10), "id": 2 * image["id"] + k, "image_id": image["id"], "category_id": 1}
+        for image in images
+        for k in (0, 1)
+    ]
+    refused = {a["id"] for a in labels if a["image_id"] % 4 == 0}
+    for annotation in labels:
+        annotation["score"] = 0.1 if annotation["id"] in refused else 0.9
+
+    def offered(number: int | None) -> set[int]:
+        kept, rejected = split_labels(images, labels, FilterSettings(min_score=0.5, max_images=number))
+        assert len(kept) + len(rejected) == len(labels)
+        assert {a["reason"] for a in rejected} <= {"min_score", "max_images"}
+        assert {a["id"] for a in rejected if a["reason"] == "min_score"} == refused
+        return {a["image_id"] for a in kept}
+
+    few, more, every = offered(6), offered(24), offered(None)
+    assert (len(few), len(more), len(every)) == (6, 24, 30) and few < more < every == offered(99)
+    assert not few <= set(range(1, 12)), "not simply the first"
+
+
 # --- acceptance check 10: the exported files ------------------------------------------------------------
 
 

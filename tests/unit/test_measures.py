@@ -15,10 +15,12 @@ from gen4det.evaluation.measures.registry import MEASURES
 from gen4det.evaluation.measures.synthetic_set import (
     AFTER_AGREEMENT,
     NOT_CONFIRMED,
+    NOT_JUDGED,
+    SPARE,
     synthetic_set_measures,
 )
 from gen4det.filters.agreement import LOW_IOU, LOW_SCORE, NO_MATCH, compact
-from gen4det.filters.verdicts import ALONE
+from gen4det.filters.verdicts import ALONE, BEYOND, UNUSED
 from gen4det.stages import measure_set
 
 # --- registry -----------------------------------------------------------------------------------------
@@ -147,6 +149,7 @@ def test_a_layout_without_labels_is_refused():
 
 def test_reasons_are_those_of_the_filters():
     assert NOT_CONFIRMED == {NO_MATCH, LOW_SCORE, LOW_IOU} and ALONE in AFTER_AGREEMENT
+    assert (BEYOND, UNUSED) == (SPARE, NOT_JUDGED)
 
 
 def written(folder, *, agreement: bool) -> dict:
@@ -187,6 +190,7 @@ def test_a_set_is_counted(tmp_path, monkeypatch):
         "rejected": 40.0,  # 4 of 10
         "agreement": pytest.approx(100 * 7 / 9),  # 6 kept and 1 dropped later, against 2 refused
         "seconds_per_image": 2.0,
+        "seconds_per_offered": 4.0,
     }
     record = json.loads((tmp_path / "measures.json.record.json").read_text())
     assert len(record["inputs"]) == 5
@@ -198,3 +202,20 @@ def test_what_nobody_measured_is_null(tmp_path):
     assert measured["agreement"] is None and measured["seconds_per_image"] is None
     empty = synthetic_set_measures({"images": [], "annotations": []}, {"rejected": []}, files[2], files[3:])
     assert empty["rejected"] is None and empty["labels"] == 0
+
+
+def test_an_offered_image_costs_its_part_of_all_that_was_made(tmp_path):
+    annotations, rejected, filtered = list(written(tmp_path, agreement=True).values())[:3]
+    for number, label in enumerate(rejected["rejected"]):
+        label["image_id"] = 100 + number
+    spare = [{"reason": SPARE, "image_id": image} for image in (7, 7, 8, 9, 10)]
+    unused = [{"reason": NOT_JUDGED, "image_id": 11}]
+    rejected = {"rejected": [*rejected["rejected"], *spare, *unused]}
+    others = {"fit": [{"wall_seconds": 40.0}], "label": [{"wall_seconds": 8.0}]}
+    measured = synthetic_set_measures(annotations, rejected, filtered, [{"wall_seconds": 24.0}], others)
+    # 4 images are offered, 4 more pass; the fit is for the 4, drawing and labelling for the 8.
+    assert measured["seconds_per_offered"] == 40 / 4 + (24 + 8) / 8
+    assert measured["rejected"] == pytest.approx(
+        100 * 4 / 15
+    )  # 6 kept, 5 spare; the unused one counts nowhere
+    assert measured["agreement"] == pytest.approx(100 * 12 / 14)

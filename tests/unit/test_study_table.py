@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import statistics
 
 import pandas as pd
@@ -115,6 +116,7 @@ def test_columns_and_rows_have_a_fixed_order():
     assert lines[0].startswith(
         "study,scale,dataset,detector,arm,label,seeds_present,seeds_wanted,seeds,"
         "mask_APr_mean,mask_APr_sd,mask_APr_delta,mask_APr_delta_sd,mask_APr_delta_seeds,"
+        "mask_APr_delta_low,mask_APr_delta_high,mask_APr_told,"
         "mask_APr_published,mask_APr_published_delta,mask_AP_mean,"
     )
     assert lines[0].endswith(",published_source")
@@ -129,6 +131,28 @@ def test_a_miniature_says_so_everywhere():
     for text in (to_markdown(study(), rows), to_latex(study(), rows)):
         assert "miniature" in text and "not comparable with published numbers" in text
     assert "miniature" not in to_markdown(study(scale="paper"), rows)
+
+
+def test_each_row_says_whether_its_change_is_told_from_nothing():
+    def by_category(*values):
+        return metrics_file(sum(values) / 4) | {
+            "per_category": [{"id": k, "mask_AP": value} for k, value in enumerate(values)]
+        }
+
+    settings = study(metrics=["mask_AP"], published={})
+    found = {
+        "real": {seed: by_category(10, 20, 30, 40) for seed in (0, 1, 2)},
+        "drawn": {seed: by_category(16, 25 + seed / 10, 35, 46) for seed in (0, 1, 2)},
+        "late": {0: by_category(30, 5, 31, 41)},
+    }
+    rows = study_rows(settings, found)
+    text = to_markdown(settings, rows)
+    told = r"- \+ Drawn_50%: mask AP changes by \+5.5 against real images \(\+\d.*: told from nothing"
+    assert re.search(told, text)
+    assert "late: mask AP changes by +1.8 against real images; one seed: not told from nothing" in text
+    assert [line["mask_AP_told"] for line in parsed(to_csv(settings, rows))] == ["", "yes", ""]
+    found["drawn"][1] = by_category(0, 20, 30, 40)
+    assert ": NOT told from nothing" in to_markdown(settings, study_rows(settings, found))
 
 
 def test_markdown_is_aligned_for_a_terminal():

@@ -69,6 +69,7 @@ rule measure_set:
         rejected="<results>/synthetic/{dataset}/{engine}/rejected.json",
         filtered="<results>/synthetic/{dataset}/{engine}/annotations.json.record.json",
         records=jobs.shard_records,
+        others=jobs.set_made,
     output:
         measures="<results>/synthetic/{dataset}/{engine}/measures.json",
         record="<results>/synthetic/{dataset}/{engine}/measures.json.record.json",
@@ -84,9 +85,11 @@ rule measure_set:
         runtime=jobs.runtime("filter"),
     params:
         job=jobs.measure_set,
+        others=jobs.set_made_by_kind,
     message:
         "Measure what {wildcards.engine} offers for {wildcards.dataset}"
     shell:
         "python -m gen4det.stages.measure_set --settings {params.job:q} --synthetic {input.annotations:q}"
-        " --rejected {input.rejected:q} --records {input.records:q} --output {output.measures:q}"
+        " --rejected {input.rejected:q} --records {input.records:q} --others {params.others:q}"
+        " --output {output.measures:q}"
         " 2>&1 | tee_log {log:q}"

@@ -4,6 +4,7 @@
 rule table:
     input:
         metrics=jobs.metrics,
+        sets=jobs.set_measures,
     output:
         csv=report(
             "<results>/tables/{study}.csv",
@@ -29,11 +30,12 @@ rule table:
     params:
         job=jobs.table,
         metrics=jobs.metrics_by_arm,
+        sets=jobs.set_measures_by_name,
     message:
         "Table {wildcards.study}"
     shell:
         "python -m gen4det.stages.plot table --settings {params.job:q} --metrics {params.metrics:q}"
-        " --output {output.csv:q}"
+        " --sets {params.sets:q} --output {output.csv:q}"
         " 2>&1 | tee_log {log:q}"
 
 

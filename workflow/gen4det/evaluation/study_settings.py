@@ -53,6 +53,10 @@ class StudySettings(Settings):
     paper may bring its own "source": text and "baseline": {"<metric>": value} of that paper's baseline."""
     lines: tuple[LinePanel, ...] = ()
     """Panels of a figure of lines; none: a figure of points, arms side by side."""
+    sets: dict[str, tuple[str, ...]] = {}
+    """<data set>/<engine> of the sets that each arm trains on, where the table says something of them."""
+    laid_out: tuple[str, ...] = ()
+    """Of these the ones that were asked for boxes; others were labelled afterwards."""
     dataset: str = ""
     detector: str = ""
 

@@ -5,6 +5,7 @@ What is missing is shown missing: an arm is averaged over the seeds that are the
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pandas as pd
 
 from gen4det.core.errors import InputError
 from gen4det.core.json_files import read_json
+from gen4det.evaluation.differences import Interval, category_changes, interval
 from gen4det.evaluation.settings import needs_split
 from gen4det.evaluation.study_settings import StudySettings
 
@@ -37,6 +39,8 @@ class Cell:
     """Difference to the baseline arm, seed by seed, over the seeds that both have."""
     published: float | None
     published_delta: float | None
+    interval: Interval | None = None
+    """Where the difference lies; None of one seed, or of none."""
 
 
 @dataclass(frozen=True)
@@ -176,14 +180,14 @@ def present_seeds(settings: StudySettings, found: dict[int, dict]) -> list[int]:
 def study_rows(settings: StudySettings, metrics: Metrics) -> list[Row]:
     """The rows of a table, arms in the order of the settings."""
     values = values_by_arm(settings, metrics)
-    return [_row(arm, settings, values, _reasons(metrics[arm])) for arm in settings.arms]
+    return [_row(arm, settings, values, metrics) for arm in settings.arms]
 
 
 def _reasons(found: dict[int, dict]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found[seed]["refused"] for seed in sorted(found) if "refused" in found[seed]))
 
 
-def _row(arm: str, settings: StudySettings, values: dict[str, pd.DataFrame], refused: tuple[str, ...]) -> Row:
+def _row(arm: str, settings: StudySettings, values: dict[str, pd.DataFrame], metrics: Metrics) -> Row:
     own, baseline = values[arm], settings.baseline_of(arm)
     nothing = own.iloc[:0]
     other = nothing if arm == baseline else values.get(baseline, nothing)
@@ -195,12 +199,19 @@ def _row(arm: str, settings: StudySettings, values: dict[str, pd.DataFrame], ref
             spread(change[metric]),
             settings.published_value(arm, metric),
             settings.published_delta(arm, metric),
+            _interval(change[metric], metrics[arm], metrics.get(baseline, {}), metric),
         )
         for metric in settings.metrics
     }
     missing = tuple(seed for seed in settings.seeds if seed not in own.index)
-    source = settings.published_source(arm)
+    source, refused = settings.published_source(arm), _reasons(metrics[arm])
     return Row(arm, settings.label(arm), tuple(own.index), missing, len(common), cells, refused, source)
+
+
+def _interval(change: pd.Series, own: dict, other: dict, metric: str) -> Interval | None:
+    if change.empty or change.hasnans:
+        return None
+    return interval(change.tolist(), category_changes(own, other, metric, list(change.index)))
 
 
 def spread(values: pd.Series) -> Spread:
@@ -229,12 +240,21 @@ def csv_columns(settings: StudySettings) -> list[str]:
     ]
     for metric in settings.metrics:
         columns += [f"{metric}_{suffix}" for suffix in ("mean", "sd", "delta", "delta_sd", "delta_seeds")]
+        columns += [f"{metric}_{suffix}" for suffix in ("delta_low", "delta_high", "told")]
         columns += [f"{metric}_published", f"{metric}_published_delta"]
     return [*columns, "published_source"]
 
 
-def to_csv(settings: StudySettings, rows: list[Row]) -> str:
-    """One line per arm, numbers with four decimals, undefined and missing ones empty; why in `seeds`."""
+def to_csv(
+    settings: StudySettings,
+    rows: list[Row],
+    more: Mapping[str, Mapping[str, str | float | None]] | None = None,
+) -> str:
+    """One line per arm, numbers with four decimals, undefined and missing ones empty; why in `seeds`.
+
+    Args:
+        more: further columns of some arms, by arm and name; the same names for each.
+    """
     lines = []
     for row in rows:
         line = [settings.title, settings.scale, settings.dataset, settings.detector, row.arm, row.label]
@@ -244,9 +264,16 @@ def to_csv(settings: StudySettings, rows: list[Row]) -> str:
             cell = row.cells[metric]
             line += [_exact(cell.value.mean), _exact(cell.value.deviation)]
             line += [_exact(cell.delta.mean), _exact(cell.delta.deviation), cell.delta.count or ""]
+            where = cell.interval
+            line += (
+                [_exact(where.low), _exact(where.high), "yes" if where.told else "no"] if where else [""] * 3
+            )
             line += [_exact(cell.published), _exact(cell.published_delta)]
         lines.append([*line, row.source])
     table = pd.DataFrame(lines, columns=csv_columns(settings), dtype=object)
+    for name in next(iter((more or {}).values()), {}):
+        cells = [more.get(row.arm, {}).get(name) for row in rows]
+        table[name] = [it if isinstance(it, str | int) else _exact(it) for it in cells]
     return table.to_csv(index=False, lineterminator="\n")
 
 

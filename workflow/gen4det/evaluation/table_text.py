@@ -1,7 +1,9 @@
 """The table of a study for people: Markdown that also reads well in a terminal, HTML, and LaTeX."""
 
+from collections.abc import Mapping
 from html import escape
 
+from gen4det.evaluation.set_columns import COLUMNS, SetValues
 from gen4det.evaluation.study_settings import StudySettings
 from gen4det.evaluation.study_table import Cell, Row, Spread, without_negative_zero
 
@@ -10,6 +12,10 @@ SCALE_NOTES = {
 }
 """How a scale is spelled out wherever its numbers are shown; others by their own name."""
 NOTHING = "–"
+WORDS = (
+    "Is a change more than chance? Intervals at 95%: categories resampled, seeds by Student's distribution "
+    "(evaluation/differences.py); of twenty rows without any effect one would be told from nothing."
+)
 
 
 # --- Markdown ---------------------------------------------------------------------------------------
@@ -31,12 +37,52 @@ def to_markdown(settings: StudySettings, rows: list[Row]) -> str:
         lines = [[row.label, f"{row.paired}/{len(settings.seeds)}", *_deltas(row)] for row in others]
         parts.append(f"Change against {_baseline(settings)}, over the seeds that both have:")
         parts.append(_table(header, lines, names=2))
+        parts.append(WORDS)
+        parts.append("\n".join(f"- {line}" for line in in_words(settings, others)))
     printed = [row for row in rows if row.source]
     if printed:
         parts.append("Published, in brackets the change against the baseline of the same paper:")
         parts.append(_table(["arm", *names], [[row.label, *_published(row)] for row in printed]))
         parts.append("\n".join(f"- {source}" for source in dict.fromkeys(row.source for row in printed)))
     return "\n\n".join(parts) + "\n"
+
+
+def sets_table(settings: StudySettings, rows: list[Row], sets: Mapping[str, SetValues]) -> str:
+    """Markdown: what the generated images behind each row are, and what they cost."""
+    lines = [
+        [row.label, *map(_plain, sets[row.arm].values.values()), ", ".join(sets[row.arm].devices)]
+        for row in rows
+        if row.arm in sets
+    ]
+    about = (
+        "Generated images behind each row. Seconds are wall clock of all that was made for them, without "
+        f"the table's trainings; hours per point of {metric_name(settings.metrics[0])} where the gain is "
+        "told from nothing:"
+    )
+    return f"{about}\n\n{_table(['arm', *COLUMNS.values(), 'on'], lines)}\n"
+
+
+def _plain(value: float | None) -> str:
+    return NOTHING if value is None else str(value) if isinstance(value, int) else f"{value:.3g}"
+
+
+def in_words(settings: StudySettings, rows: list[Row]) -> list[str]:
+    """A sentence for each row about its change in the table's first metric."""
+    return [_in_words(settings, row) for row in rows]
+
+
+def _in_words(settings: StudySettings, row: Row) -> str:
+    metric = settings.metrics[0]
+    cell, baseline = row.cells[metric], settings.baseline_of(row.arm)
+    about = f"{row.label}: {metric_name(metric)}"
+    if cell.delta.mean is None:
+        return f"{about} is not known beside that of {settings.label(baseline)}"
+    changed = f"{about} changes by {_signed(cell.delta.mean)} against {settings.label(baseline)}"
+    if cell.interval is None:
+        return f"{changed}; one seed: not told from nothing"
+    where = cell.interval
+    what = "told from nothing" if where.told else "NOT told from nothing"
+    return f"{changed} ({_signed(where.low)} to {_signed(where.high)}, {where.seeds} seeds): {what}"
 
 
 def scale_note(settings: StudySettings) -> str:

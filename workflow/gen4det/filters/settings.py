@@ -78,6 +78,10 @@ class FilterSettings(Settings):
     """Filter of labels by a detector's consent."""
     max_instances: Annotated[int, Field(ge=1)] | None = None
     """Images with more labels than this, after the filters above, are removed as a whole."""
+    max_images: Annotated[int, Field(ge=1)] | None = None
+    """Images that are offered at most, of those that pass all filters; null: all. Which ones is drawn by a
+    hash of their ids, so that a smaller number is a part of a larger one: the same amount of every
+    engine's."""
     segmentation: Literal["rle", "polygon"] = "rle"
     """Form of exported masks. Polygons are understood by every loader, but cannot express holes."""
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 
+from gen4det.core.provenance import seed_for
 from gen4det.filters.label_filters import failed_filter
 from gen4det.filters.measurements import Measurements
 from gen4det.filters.overlaps import overlapped
@@ -10,6 +11,9 @@ from gen4det.filters.settings import FilterSettings
 
 UNUSED = "generations_per_reference"
 """Reason for rejecting images beyond the number of generations per reference that the settings ask for."""
+
+BEYOND = "max_images"
+"""Reason for not offering images that pass every filter, beyond the number that the settings ask for."""
 
 ALONE = "nothing drawn in the image was kept"
 """Reason for rejecting crowds and untouched real objects that pass every filter, in an image where no
@@ -59,9 +63,17 @@ def split_labels(
         judge(lambda a: "max_instances" if count[a["image_id"]] > settings.max_instances else None)
     labelled = {a["image_id"] for a in passed() if not a.get("real")}
     judge(lambda a: None if a["image_id"] in labelled else ALONE)
+    if settings.max_images is not None:
+        offered = set(sorted(labelled, key=_place)[: settings.max_images])
+        judge(lambda a: None if a["image_id"] in offered else BEYOND)
     kept = [a for a in annotations if a["id"] not in reasons]
     rejected = [{**a, "reason": reasons[a["id"]]} for a in annotations if a["id"] in reasons]
     return kept, rejected
+
+
+def _place(image_id: int) -> tuple[int, int]:
+    """Where an image stands among those that may be offered."""
+    return seed_for(0, BEYOND, image_id), image_id
 
 
 def refused_image(image: dict, settings: FilterSettings, measured: Measurements) -> str | None:

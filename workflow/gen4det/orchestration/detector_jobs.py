@@ -55,8 +55,9 @@ class DetectorJobs(SyntheticJobs):
 
     def loss_curves(self, study: str) -> list[str]:
         """Curves of the losses of all trainings of a study."""
-        trainings = dict.fromkeys("/".join(row.key) for row in self.project.studies[study].trainings.values())
-        folders = (f"{key}/seed{seed}" for key in trainings for seed in self.config.seeds)
+        checked = self.project.studies[study]
+        trainings = dict.fromkeys("/".join(row.key) for row in checked.trainings.values())
+        folders = (f"{key}/seed{seed}" for key in trainings for seed in checked.seeds)
         return [f"{self.results}/detectors/{folder}/losses.png" for folder in folders]
 
     def measured_on(self, wildcards: Any) -> str:
@@ -96,12 +97,35 @@ class DetectorJobs(SyntheticJobs):
         return [
             (f"{row}:{seed}", place.format("/".join(it.key), seed, study.on[row]))
             for row, it in study.trainings.items()
-            for seed in self.config.seeds
+            for seed in study.seeds
         ]
 
     def table(self, wildcards: Any) -> str:
         """Settings of a table or figure."""
-        return job(self.project.studies[wildcards.study].table.model_dump(mode="json"), "plot")
+        study = self.project.studies[wildcards.study]
+        settings = study.table.model_dump(mode="json")
+        if study.table.sets:
+            laid_out = [pair for pair in study.sets if self.project.engines[pair[1]].has_layout]
+            settings["laid_out"] = ["/".join(pair) for pair in laid_out]
+        return job(settings, "plot")
+
+    def set_measures(self, wildcards: Any) -> list[str]:
+        """What a table says of the sets behind it: measures of each, and of its fidelity if measured."""
+        return [file for _, file in self._set_measures(wildcards)]
+
+    def set_measures_by_name(self, wildcards: Any) -> list[str]:
+        """The same as <data set>/<engine>=<path>, for the option `--sets`."""
+        return [f"{name}={file}" for name, file in self._set_measures(wildcards)]
+
+    def _set_measures(self, wildcards: Any) -> list[tuple[str, str]]:
+        study, found = self.project.studies[wildcards.study], []
+        for dataset, engine in study.sets if study.table.sets else ():
+            name, place = f"{dataset}/{engine}", f"{self.results}/synthetic/{dataset}"
+            found.append((name, f"{place}/{engine}/measures.json"))
+            if self.project.judge(dataset):
+                # Of what was drawn, whatever is offered of it: once for all that share the labels.
+                found.append((name, f"{place}/{self.project.engines[engine].labels_of}/fidelity.json"))
+        return found
 
     def category_gains(self, wildcards: Any) -> str:
         """Settings of the table and figure of categories."""

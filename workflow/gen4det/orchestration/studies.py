@@ -62,6 +62,11 @@ class Study(Settings):
     """Draw the figure as lines; a panel is {x: label of the axis, lines: {<name>: [[<x>, <arm>], ...]}}."""
     categories: bool = False
     """Whether there is a second table and figure: every category, and what each row gains in it."""
+    generated: bool = False
+    """Whether the table also says of the sets that each row trains on how many images they offer, what share
+    of their labels was rejected, what a detector of real images makes of them, and what they cost."""
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(unique)] = ()
+    """Seeds every detector of this table is trained with; none: those of the scale."""
     gallery: dict[str, Any] = {}
     """What the page of generated images shows: kept, rejected, columns, seed."""
 
@@ -97,6 +102,11 @@ class CheckedStudy:
     gallery: GallerySettings
     categories: bool = False
     """Whether categories are shown one by one."""
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds that all its detectors are trained with."""
+        return self.table.seeds
 
     @property
     def sets(self) -> list[tuple[str, str]]:
@@ -147,10 +157,14 @@ def load_study(name: str, config: Config, variants: dict, *, source: str, root: 
                 known = suggest(engine, variants)
                 raise InputError(f"{file}: arms.{row}.synthetic: no such engine {engine!r}{known}")
     trainings = {row: _training(study, row, config, file=file, root=root) for row in study.arms}
-    run = {"scale": config.scale, "seeds": config.seeds}
+    run = {"scale": config.scale, "seeds": study.seeds or config.seeds}
     on = {row: arm.on or trainings[row].dataset for row, arm in study.arms.items()}
     labels = {row: _label(study, row, trainings, on, config, file=file) for row in study.arms}
-    table = study.model_dump(exclude={"gallery", "arms", "categories"}) | run | {"arms": labels}
+    if study.generated:
+        run["sets"] = {
+            row: [f"{it.dataset}/{engine}" for engine in it.synthetic] for row, it in trainings.items()
+        }
+    table = study.model_dump(exclude={"gallery", "arms", "categories", "generated"}) | run | {"arms": labels}
     gallery = {"title": study.title, "scale": config.scale} | study.gallery
     return CheckedStudy(
         trainings,

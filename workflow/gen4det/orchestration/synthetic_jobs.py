@@ -1,6 +1,7 @@
 """Jobs of synthetic sets: the steps of engines, measurements for filters, shards and sets."""
 
 from collections.abc import Callable, Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 from gen4det.engines.base import MANIFEST, engine_module
@@ -223,6 +224,39 @@ class SyntheticJobs(ProjectJobs):
     def measure_set(self, wildcards: Any) -> str:
         """Settings of the measures of a synthetic set; none."""
         return job({}, "measure_set")
+
+    def set_made(self, wildcards: Any) -> list[str]:
+        """Records of all else that was made for a set, for `input`."""
+        return [file for _, file in self._set_made(wildcards)]
+
+    def set_made_by_kind(self, wildcards: Any) -> list[str]:
+        """The same as KIND=PATH, for the option `--others`."""
+        return [f"{kind}={file}" for kind, file in self._set_made(wildcards)]
+
+    def _set_made(self, wildcards: Any) -> list[tuple[str, str]]:
+        """Fits, labels, what filters and steps asked, detectors that steps read; each once.
+
+        Not the detector of real images that filters ask: it is a row of every table.
+        """
+        variant, dataset = self._variant(wildcards), wildcards.dataset
+        real = f"{self.results}/data/{dataset}"
+        found = []
+        for step in variant.steps.in_order:
+            if step.kind == "fit":
+                owner = variant.owner[step.name]
+                found.append(("fit", f"{self.results}/engines/{dataset}/{owner}/{step.name}/model"))
+            elif step.kind == "label":
+                found += [("label", file) for file in self.labels(wildcards)]
+            place = SimpleNamespace(dataset=dataset, engine=variant.name, step=step.name)
+            for name, file in self._reads(step.kind, place):
+                if name.startswith(DETECTORS):
+                    found.append(("detector", file))
+                elif name.startswith("detections."):
+                    found.append(("detect_real" if file.startswith(f"{real}/") else "detect", file))
+        found += [("rate", file) for file in self.ratings(wildcards)]
+        found += [("calibrate", file) for file in self.calibration(wildcards)]
+        found += [("detect", file) for file in self.detections(wildcards)]
+        return list(dict.fromkeys((kind, f"{file}.record.json") for kind, file in found))
 
     def _shards(self, dataset: str, engine: str, suffix: str) -> list[str]:
         """Files of the shards, which lie with the variant that draws them."""

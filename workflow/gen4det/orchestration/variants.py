@@ -39,6 +39,16 @@ class Variant:
         return getattr(self.settings, field) if field else None
 
     @property
+    def has_layout(self) -> bool:
+        """Whether the plan says which objects are drawn where, and not a labeller afterwards."""
+        return self.steps.label is None and not self.steps.draw.detectors
+
+    @property
+    def labels_of(self) -> str:
+        """The variant that labels the images: by its label step, else as it draws them."""
+        return self.images if self.steps.label is None else self.owner[self.steps.label.name]
+
+    @property
     def images(self) -> str:
         """The variant that draws the images."""
         return self.owner[self.steps.draw.name]

@@ -1,6 +1,7 @@
 """Measure a synthetic set: what it holds, what the filters left of it, what it cost. No torch, no GPU.
 
-Writes <output>, {"set": {value: number or null}}, and <output>.record.json.
+Writes <output>, {"set": {value: number or null}, "seconds": {kind of job: wall clock}, "devices": [...]}, and
+<output>.record.json.
 """
 
 import logging
@@ -8,7 +9,7 @@ import logging
 from gen4det.core.json_files import read_json
 from gen4det.core.provenance import RunRecord, write_json
 from gen4det.core.settings import Settings
-from gen4det.evaluation.measures.synthetic_set import synthetic_set_measures
+from gen4det.evaluation.measures.synthetic_set import devices, spent, synthetic_set_measures
 from gen4det.stages._cli import run, stage_parser, stage_settings
 
 log = logging.getLogger("gen4det.measure_set")
@@ -28,23 +29,39 @@ def main() -> None:
     parser.add_argument(
         "--records", required=True, nargs="+", metavar="FILE", help="<k>.record.json of shards"
     )
+    parser.add_argument(
+        "--others",
+        nargs="*",
+        default=[],
+        metavar="KIND=FILE",
+        help="records of what else was made for this set, e.g. fit=FILE, detector=FILE, label=FILE",
+    )
     parser.add_argument("--output", required=True, metavar="FILE", help="measures.json")
     args = parser.parse_args()
     settings = stage_settings(args, MeasureSetStageSettings)
     filtered = f"{args.synthetic}.record.json"
+    others: dict[str, list[str]] = {}
+    for kind, _, path in (it.partition("=") for it in args.others):
+        others.setdefault(kind, []).append(path)
+    made = [path for paths in others.values() for path in paths]
     with RunRecord(
         args.output,
         settings=settings.model_dump(mode="json"),
         code=("gen4det.stages.measure_set",),
-        inputs=(args.synthetic, args.rejected, filtered, *args.records),
+        inputs=(args.synthetic, args.rejected, filtered, *args.records, *made),
     ):
+        drawn = [read_json(path, "the record of a shard") for path in args.records]
+        beside = {kind: [read_json(path, "a record") for path in paths] for kind, paths in others.items()}
         measured = synthetic_set_measures(
             read_json(args.synthetic, "the annotations of a synthetic set"),
             read_json(args.rejected, "rejected labels"),
             read_json(filtered, "the record of a filter"),
-            [read_json(path, "the record of a shard") for path in args.records],
+            drawn,
+            beside,
         )
-        write_json(args.output, {"set": measured}, indent=1)
+        every = {"draw": drawn} | beside
+        result = {"set": measured, "seconds": spent(every), "devices": devices(sum(every.values(), []))}
+        write_json(args.output, result, indent=1)
     log.info(", ".join(f"{name} {value}" for name, value in measured.items() if value is not None))
 
 

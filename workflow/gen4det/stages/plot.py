@@ -33,6 +33,13 @@ def main() -> None:
         help="metrics.json files; ARM:SEED= may be left out of <arm>/seed<seed>/<data set>/<file>",
     )
     parser.add_argument(
+        "--sets",
+        nargs="*",
+        default=[],
+        metavar="NAME=FILE",
+        help="<data set>/<engine>=measures.json or fidelity.json, for a table that tells of its sets",
+    )
+    parser.add_argument(
         "--shards", nargs="+", default=[], metavar="FILE", help="shard JSON files of one engine"
     )
     parser.add_argument(
@@ -45,20 +52,31 @@ def main() -> None:
 
 def table(args: argparse.Namespace) -> None:
     """Write the CSV file and, beside it, the same for people (.md, .html) and papers (.tex)."""
-    from gen4det.evaluation.study_table import read_metrics, study_rows, to_csv  # loads pandas
-    from gen4det.evaluation.table_text import to_html, to_latex, to_markdown
+    from gen4det.evaluation.set_columns import read_sets, set_values  # loads pandas
+    from gen4det.evaluation.study_table import read_metrics, study_rows, to_csv
+    from gen4det.evaluation.table_text import sets_table, to_html, to_latex, to_markdown
 
     settings = stage_settings(args, StudySettings)
     output = _output(args.output, ".csv")
     metrics, paths = read_metrics(args.metrics, settings)
+    measured = read_sets(args.sets)
+    paths = [*paths, *(Path(it.partition("=")[2]) for it in args.sets)]
     with RunRecord(
-        output, settings=settings.model_dump(mode="json"), code=CODE, inputs=tuple(paths)
+        output, settings=settings.model_dump(mode="json"), code=CODE, inputs=tuple(dict.fromkeys(paths))
     ) as record:
         rows = study_rows(settings, metrics)
+        sets = set_values(settings, rows, measured) if settings.sets else {}
         record.add(seeds_missing={row.arm: list(row.missing) for row in rows if row.missing})
-        for suffix, write in ((".md", to_markdown), (".html", to_html), (".tex", to_latex), (".csv", to_csv)):
+        more = {arm: {**it.values, "devices": ", ".join(it.devices)} for arm, it in sets.items()}
+        texts = {
+            ".md": to_markdown(settings, rows) + (f"\n{sets_table(settings, rows, sets)}" if sets else ""),
+            ".html": to_html(settings, rows),
+            ".tex": to_latex(settings, rows),
+            ".csv": to_csv(settings, rows, more),
+        }
+        for suffix, text in texts.items():
             with atomic_write(output.with_suffix(suffix)) as temporary:
-                temporary.write_text(write(settings, rows), encoding="utf-8")
+                temporary.write_text(text, encoding="utf-8")
     for row in rows:
         if row.missing:
             log.warning("%s: seeds %s", row.arm, row.seeds)

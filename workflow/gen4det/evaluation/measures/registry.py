@@ -12,7 +12,7 @@ from typing import Literal
 from gen4det.evaluation.settings import METRICS
 
 LAYOUT = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-SET = ("images", "labels", "rejected", "agreement", "seconds_per_image")
+SET = ("images", "labels", "rejected", "agreement", "seconds_per_image", "seconds_per_offered")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from gen4det.core.yaml_files import read_yaml
 from gen4det.detection.config_files import config_files
 from gen4det.engines.work import Drawing, Fitting, drawing, fitting, labelling
 from gen4det.evaluation.prediction_settings import MAX_DETECTIONS
+from gen4det.filters.settings import AgreementSettings
 from gen4det.orchestration.costs.data_sizes import DataSizes
 from gen4det.orchestration.costs.settings import Costs
 from gen4det.orchestration.costs.tasks import RULES, Task, unique
@@ -191,6 +192,17 @@ class Estimator:
         size = self.sizes(task.dataset)
         return self._rated(size.train_images if size else None)
 
+    def _fidelity(self, task: Task) -> Estimate:
+        """Drawn and real images are looked at as CLIP looks at them, boxes not counted; one file."""
+        drawn, size = self._drawn(task), self.sizes(task.dataset)
+        images = drawn.images + size.train_images if drawn and size else None
+        estimate = self._rated(images)
+        estimate.stored = self.costs.files.metrics
+        return estimate
+
+    def _measure_set(self, task: Task) -> Estimate:
+        return Estimate(work=1, unit="sets", stored=self.costs.files.score)
+
     def _rated(self, images: int | None) -> Estimate:
         if images is None:
             return Estimate(work=None, unit="images", gpu_seconds=None, stored=None)
@@ -211,11 +223,12 @@ class Estimator:
         """Detections in `count` images: as many as whoever asks for the most."""
         if count is None:
             return Estimate(work=None, unit="images", gpu_seconds=None, stored=None)
-        most = max(
+        asked = [
             it.max_per_image
             for it in self.project.asked()
             if it.images == images and it.training == task.training
-        )
+        ]
+        most = max(asked, default=AgreementSettings().max_per_image)  # nobody but `fidelity` asks
         seconds = self._predicting(task.training.settings.config, count)
         return Estimate(0, count, "images", seconds, count * most * self.costs.files.detection)
 

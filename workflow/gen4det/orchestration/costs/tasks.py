@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from types import SimpleNamespace
 
+from gen4det.orchestration.fidelity_jobs import FidelityJobs
 from gen4det.orchestration.jobs import Jobs
 from gen4det.orchestration.project import Project
-from gen4det.orchestration.studies import Training
+from gen4det.orchestration.studies import REAL, Training
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ RULES = (
     "render", "photographs", "names", "download", "download_model", "subset", "fit", "plan", "generate",
     "label",
     "calibrate", "rate", "detect", "detect_real", "filter", "filter_page", "train", "predict", "measure",
-    "loss_curve", "fit_curve", "table", "figure", "gallery", "category_gains", "export",
+    "loss_curve", "fit_curve", "measure_set", "fidelity", "table", "figure", "gallery",
+    "category_gains", "export",
 )  # fmt: skip
 """Rules in the order of the work; those that train the miniature's models are not part of a study."""
 
@@ -82,6 +84,7 @@ def _models(project: Project, found: Iterable[Task]) -> Iterator[Task]:
     readers = {"plan": jobs.models_of("draw"), "generate": jobs.models_of("draw")}
     readers |= {"fit": jobs.models_of("fit"), "label": jobs.models_of("label")}
     readers |= {"rate": jobs.rating_models, "calibrate": jobs.rating_models, "train": jobs.backbone}
+    readers["fidelity"] = FidelityJobs(jobs).models
     needed = []
     for task in found:
         if task.rule in readers:
@@ -132,7 +135,18 @@ def _measuring(project: Project, sets: list[tuple[str, str]]) -> Iterator[Task]:
             yield Task("filter_page", "plot", 1, dataset, name)
     yield from (Task("calibrate", "measure", 1, dataset) for dataset in unique(calibrated))
     yield from (Task("rate", "measure", project.shards(pair[1]), *pair) for pair in unique(rated))
-    for training, images, _ in unique((it.training, it.images, it.seed) for it in project.asked()):
+    told = unique(pair for study in project.studies.values() if study.table.sets for pair in study.sets)
+    yield from (Task("measure_set", "filter", 1, *pair) for pair in told)
+    judged = [(dataset, project.engines[name]) for dataset, name in told if project.judge(dataset)]
+    for pair in unique((dataset, engine.labels_of) for dataset, engine in judged):
+        yield Task("fidelity", "measure", 1, *pair)
+    asked = [(it.training, it.images, it.seed) for it in project.asked()]
+    for dataset, engine in judged:
+        row = project.arms[dataset, project.judge(dataset), REAL]
+        asked.append((row, engine.images, project.config.fidelity.seed))
+    for training, images in {
+        (it.key, images, seed): (it, images) for it, images, seed in reversed(asked)
+    }.values():
         if images is None:
             yield Task("detect_real", "measure", 1, training.dataset, training=training)
         else:
@@ -141,8 +155,12 @@ def _measuring(project: Project, sets: list[tuple[str, str]]) -> Iterator[Task]:
 
 
 def _training(project: Project) -> Iterator[Task]:
-    rows = (row for study in project.studies.values() for row in study.trainings.values())
-    tabled = {(row.key, seed): row for row in rows for seed in project.config.seeds}
+    tabled = {
+        (row.key, seed): row
+        for study in project.studies.values()
+        for row in study.trainings.values()
+        for seed in study.seeds
+    }
     trained = {(it.training.key, it.seed): it.training for it in project.asked()}
     trained |= {(row.key, seed): row for row, seed in project.read_by_steps()} | tabled
     yield from (Task("train", "train", 1, row.dataset, training=row) for row in trained.values())
@@ -150,7 +168,7 @@ def _training(project: Project) -> Iterator[Task]:
         (row.key, study.on[name], seed): row
         for study in project.studies.values()
         for name, row in study.trainings.items()
-        for seed in project.config.seeds
+        for seed in study.seeds
     }
     for rule, kind in (("predict", "predict"), ("measure", "evaluate")):
         yield from (Task(rule, kind, 1, on, training=row) for (_, on, _), row in measured.items())
