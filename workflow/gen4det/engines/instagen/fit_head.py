@@ -14,7 +14,7 @@ from gen4det.engines import base
 from gen4det.engines.instagen.course import NOVEL, Course
 from gen4det.engines.instagen.feature_bank import FeatureBank, texts_of
 from gen4det.engines.instagen.samples import DrawnImages, Sample, objects_of, slots_of
-from gen4det.engines.instagen.saved_head import save_head
+from gen4det.engines.instagen.saved_head import EPOCHS, keep_student, save_head
 from gen4det.engines.instagen.settings import Settings
 from gen4det.engines.instagen.teacher import Teacher
 from gen4det.engines.instagen.vocabulary import Vocabulary, require_no_leak, vocabulary
@@ -40,7 +40,7 @@ class Fit(base.Fit):
         images = DrawnImages(
             self.inputs.shards["images"], self.inputs.detections["images"], words, self.settings.alpha
         )
-        lesson = Lesson(self, bank, images, words)
+        lesson = Lesson(self, bank, images, words, work / EPOCHS)
         with WorkFolder(work, fingerprint, doing="fitting") as folder:
             facts = lesson.facts()
             if lesson.course.steps:
@@ -62,7 +62,7 @@ class Fit(base.Fit):
                 )
             if processes.is_first():
                 with atomic_write(output) as model:
-                    save_head(model, lesson.student, bank, lesson.teacher)
+                    save_head(model, lesson.student, bank, lesson.teacher, lesson.kept)
         processes.wait()
         return facts | lesson.facts()
 
@@ -81,12 +81,21 @@ class Lesson:
     Args:
         worker: the step.
         images: what was drawn.
+        kept: folder for the students after some epochs, if they are asked for.
 
     Raises:
         InputError: the labelling detector found nothing to begin with.
     """
 
-    def __init__(self, worker: base.StepWorker, bank: FeatureBank, images: DrawnImages, words: Vocabulary):
+    def __init__(
+        self,
+        worker: base.StepWorker,
+        bank: FeatureBank,
+        images: DrawnImages,
+        words: Vocabulary,
+        kept: Path | None = None,
+    ):
+        self.kept = kept
         self.chosen, self.beta = worker.settings.head, worker.settings.beta
         self.bank, self.images, self.words = bank, images, words
         self.novel = frozenset(words.novel)
@@ -122,6 +131,7 @@ class Lesson:
 
     def __call__(self, step: int, rng: np.random.Generator, part: int) -> dict[str, torch.Tensor]:
         """Losses of one part of a step's batch."""
+        self._keep(step)
         if self.teacher is not None and step >= self.course.hand_over and self._followed != step:
             self.teacher.follow(self.student, begin=step == self.course.hand_over)
             self._followed = step
@@ -129,6 +139,13 @@ class Lesson:
         size = self.chosen.micro_batch
         samples = [self.sets[kind][number] for number in numbers[part * size : (part + 1) * size]]
         return self.losses(samples, with_teacher=kind == NOVEL)
+
+    def _keep(self, step: int) -> None:
+        """Before the first step of an epoch, the student of those before it, if it is asked for."""
+        epoch, every = self.course.epoch(step), self.chosen.keep_every
+        begins = step > 0 and epoch > self.course.epoch(step - 1)
+        if begins and every and epoch % every == 0 and self.kept is not None and processes.is_first():
+            keep_student(self.kept, self.student, epoch)
 
     def losses(self, samples: list[Sample], *, with_teacher: bool) -> dict[str, torch.Tensor]:
         """Losses of some images. With a teacher those in which it finds nothing new are left out; if nothing
