@@ -105,7 +105,7 @@ class HeadSettings(BaseSettings):
     """Whether teacher and student look at one pass of the U-Net. false: one each, as in the released code,
     for comparison; the features are the same."""
     keep_every: Count | None = None
-    """Epochs after which the head is kept as well, in `epochs` beside the last one, for curves; null: never."""
+    """Epochs after which the head is kept as well, beside the last one, for curves; null: never."""
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
