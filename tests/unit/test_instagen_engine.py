@@ -196,6 +196,23 @@ def test_the_teacher_is_a_slow_average_without_dropout(run):
         torch.testing.assert_close(buffer, expected[name], atol=1e-6, rtol=1e-5)
 
 
+@torch.no_grad()
+def test_a_teacher_scores_as_the_student_whose_weights_it_has(run):
+    """Its weights are buffers: layers that ask whether something is a parameter must not treat it otherwise."""
+    work = lesson(run, generous())
+    for branch in work.student.bbox_head.cls_branches:
+        branch.log_scale.fill_(3.0), branch.bias.fill_(-1.0)
+    work.teacher.follow(work.student, begin=True)
+    samples = work.sets[0][:2]
+    records = [it.record for it in samples]
+    features = work.bank(work.images.latents(samples), records)
+    text, named = texts_of(records, work.vectors), slots_of(records)
+    student, teacher = (head.eval()(features, text, named) for head in (work.student, work.teacher.head))
+    for name in ("logits", "boxes", "first_logits", "first_boxes"):
+        assert torch.equal(getattr(student, name), getattr(teacher, name)), name
+    assert student.logits[-1][:, :, 0].sigmoid().max() > 0.4
+
+
 def test_novel_labels_come_from_the_teacher_and_base_ones_from_the_detector(run):
     work = lesson(run, generous())
     novel = work.sets[1]
