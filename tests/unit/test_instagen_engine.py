@@ -1,6 +1,11 @@
 """InstaGen's steps on tiny random models: latents, features, self-training, labels, and what is refused."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +28,7 @@ from gen4det.engines.instagen.feature_bank import FeatureBank, texts_of
 from gen4det.engines.instagen.fit_head import Lesson, feature_bank
 from gen4det.engines.instagen.label import suppressed
 from gen4det.engines.instagen.samples import DrawnImages, base_labels, slots_of
-from gen4det.engines.instagen.saved_head import load_head
+from gen4det.engines.instagen.saved_head import kept_epochs, load_head
 from gen4det.engines.instagen.teacher import Teacher
 from gen4det.engines.instagen.vocabulary import Vocabulary, vocabulary
 from gen4det.filters.agreement import box_iou
@@ -198,7 +203,7 @@ def test_the_teacher_is_a_slow_average_without_dropout(run):
 
 @torch.no_grad()
 def test_a_teacher_scores_as_the_student_whose_weights_it_has(run):
-    """Its weights are buffers: layers that ask whether something is a parameter must not treat it otherwise."""
+    """Its weights are buffers, and no layer may treat it otherwise for want of parameters."""
     work = lesson(run, generous())
     for branch in work.student.bbox_head.cls_branches:
         branch.log_scale.fill_(3.0), branch.bias.fill_(-1.0)
@@ -287,6 +292,59 @@ def test_the_unet_is_in_no_checkpoint_and_a_killed_self_training_resumes_to_the_
     student, teacher = (load_file(whole / f"{it}.safetensors") for it in ("model", "teacher"))
     assert any(not torch.equal(student[name], teacher[name]) for name in student)
     assert (run.generator / "unet/diffusion_pytorch_model.safetensors").read_bytes() == unet
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path[:0] = {paths!r}
+from gen4det.data.datasets import load_dataset
+from gen4det.engines.instagen import fit_head
+from gen4det.training import work_folder
+from instagen_set import Run, small
+work_folder.SAVE_SECONDS, work_folder.SAVE_SHARE = 0.0, 1e9  # a checkpoint after every step
+whole = fit_head.Lesson.__call__
+
+def killed(self, step, rng, part):
+    losses = whole(self, step, rng, part)
+    if (step, part) == (6, 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return losses
+
+fit_head.Lesson.__call__ = killed
+run = Run(small(), Path({model!r}), load_dataset({dataset!r}), Path({folder!r}))
+run.fit("head", Path({output!r}), settings=small(beta=0.0005, head={{"keep_every": 1}}))
+"""
+
+
+def test_kill_9_amid_self_training_and_resume_gives_the_same_bytes_also_of_kept_epochs(
+    run, model, dataset, tmp_path
+):
+    settings = generous(head={"keep_every": 1})
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run.fit("head", whole, settings=settings)
+    program = KILLED.format(
+        paths=[str(Path(__file__).parents[1])], model=str(model), dataset=str(dataset.path),
+        folder=str(run.folder), output=str(killed),
+    )  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert done.returncode == -signal.SIGKILL and not killed.exists()
+    checkpoint = torch.load(killed.with_suffix(".work") / "checkpoint.pt", weights_only=True)
+    assert checkpoint["iteration"] == 6  # the teacher labels from the fifth step on
+    run.fit("head", killed, settings=settings)
+    files = sorted(path.relative_to(whole) for path in whole.rglob("*.safetensors"))
+    assert list(kept_epochs(killed)) == [1, 2, 3] and len(files) == 3 + 2
+    for name in files:
+        assert (whole / name).read_bytes() == (killed / name).read_bytes(), name
+    first, last = (
+        load_head(killed, FeatureBank(source(run.generator), "float32", "cpu"), weights)
+        for weights in (kept_epochs(killed)[1], None)
+    )
+    assert not torch.equal(first.text_map.weight, last.text_map.weight)
 
 
 # --- labels ---------------------------------------------------------------------------------------------
