@@ -117,6 +117,37 @@ def diffusionengine() -> tuple[torch.nn.Module, Pass]:
     return unet, run
 
 
+def instagen() -> tuple[torch.nn.Module, Pass]:
+    """A step of the head on one image of 512 x 512 px: taps without and with prompt, teacher, student, both
+    ways."""
+    from gen4det.detection.grounding_head import GroundingHead, Objects
+    from gen4det.detection.grounding_settings import GroundingShape
+    from gen4det.diffusion.features import FeatureTaps
+    from gen4det.diffusion.replay import features_of_both
+    from gen4det.engines.instagen.teacher import Teacher
+
+    unet = filled(real.unet("stable-diffusion-1-4")).requires_grad_(False)
+    taps = FeatureTaps(unet, "layers")
+    channels = [5120, 8320, 14080, 15360]
+    torch.manual_seed(0)
+    student = GroundingHead(channels, 768, GroundingShape())
+    teacher = Teacher(student, 0.999)
+    record = {"width": 512, "height": 512, "categories": [1, 2]}
+
+    def run() -> torch.Tensor:
+        states = torch.randn(2, 1, 77, 768)
+        levels = features_of_both(taps, torch.randn(1, 4, 64, 64), 1, *states)
+        assert [level.shape[1] for level in levels] == channels
+        text, named = torch.randn(1, 2, 768), torch.ones(1, 2, dtype=torch.bool)
+        teacher.labels(levels, text, named, [record], {2}, 0.4)
+        objects = [Objects(torch.tensor([[0.2, 0.2, 0.6, 0.6]]), torch.tensor([0]))]
+        loss = sum(student.loss(student.train()(levels, text, named), objects, named).values())
+        loss.backward()
+        return loss.detach()
+
+    return torch.nn.ModuleList([unet, student]), run
+
+
 def autoencoder() -> tuple[torch.nn.Module, Pass]:
     """An image of 512 x 512 px into latents and back."""
     vae = filled(real.autoencoder())
@@ -169,6 +200,7 @@ STAGES: dict[str, Callable[[], tuple[torch.nn.Module, Pass]]] = {
     "gen2det": gen2det,
     "detdiffusion": detdiffusion,
     "diffusionengine": diffusionengine,
+    "instagen": instagen,
     "autoencoder": autoencoder,
     "rate": clip,
     "train": lambda: detector(train=True),
@@ -184,7 +216,7 @@ def measure(stage: str, threads: int) -> dict:
     results = []
 
     def once() -> None:
-        with torch.set_grad_enabled(stage in ("train", "detdiffusion")):
+        with torch.set_grad_enabled(stage in ("train", "detdiffusion", "instagen")):
             results.append(run())
 
     seconds, _ = timed(once, "cpu")
