@@ -150,10 +150,5 @@ def _indexed_batches(path: Path, shard: int, shards: int) -> tuple[dict[int, lis
                     return None
                 batches[batch] = [json.loads(line) for line in lines.splitlines()]
         return batches, about["sha256"]
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-    ):  # no index, or cut short: the manifest itself decides
-        return None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None  # no index, or cut short: the manifest itself decides

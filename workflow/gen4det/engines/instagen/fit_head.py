@@ -131,7 +131,8 @@ class Lesson:
 
     def __call__(self, step: int, rng: np.random.Generator, part: int) -> dict[str, torch.Tensor]:
         """Losses of one part of a step's batch."""
-        self._keep(step)
+        if part == 0:
+            self._keep(step)
         if self.teacher is not None and step >= self.course.hand_over and self._followed != step:
             self.teacher.follow(self.student, begin=step == self.course.hand_over)
             self._followed = step

@@ -21,7 +21,7 @@ def synthetic_set_measures(
     rejected: dict,
     filtered: dict,
     drawn: Iterable[dict],
-    others: Mapping[str, Sequence[dict]] = {},  # noqa: B006  (never written to)
+    others: Mapping[str, Sequence[dict]] | None = None,
 ) -> dict[str, float | None]:
     """Measure one synthetic set.
 
@@ -49,7 +49,7 @@ def synthetic_set_measures(
     refused = sum(reasons[reason] for reason in NOT_CONFIRMED)
     confirmed = kept + sum(reasons[reason] for reason in AFTER_AGREEMENT)
     was_asked = filtered["settings"]["filter"]["agreement"]["enabled"]
-    seconds = spent({"draw": list(drawn)} | dict(others))
+    seconds = spent({"draw": list(drawn)} | dict(others or {}))
     images, drawing = filtered.get("images_generated"), seconds["draw"]
     offered = len(annotations["images"])
     return {
