@@ -1,4 +1,4 @@
-"""What is said of a change: told from nothing, or not."""
+"""What is said of a change: more than chance, or not."""
 
 import numpy as np
 import pytest

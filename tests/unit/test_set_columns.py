@@ -61,7 +61,7 @@ def test_each_row_says_what_its_images_are_and_cost(tmp_path, monkeypatch):
     assert float(one["found"]) == 80 and float(two["found"]) == (30 * 80 + 10 * 40) / 40
     assert float(one["layout_AP"]) == 12 and two["layout_AP"] == "", "one of both has no layout"
     assert float(two["seconds_per_offered"]) == (30 * 60 + 10 * 20) / 40
-    # Half an hour for five points that are told from nothing; the other gain is not.
+    # Half an hour for five points that are more than chance; the other gain is not.
     assert one["box_AP_told"] == "yes" and float(one["hours_per_point"]) == pytest.approx(0.5 / 5.1, rel=1e-3)
     assert two["box_AP_told"] == "no" and two["hours_per_point"] == ""
     assert "| one " in text.partition("Generated images behind each row")[2]

@@ -133,7 +133,7 @@ def test_a_miniature_says_so_everywhere():
     assert "miniature" not in to_markdown(study(scale="paper"), rows)
 
 
-def test_each_row_says_whether_its_change_is_told_from_nothing():
+def test_each_row_says_whether_its_change_is_more_than_chance():
     def by_category(*values):
         return metrics_file(sum(values) / 4) | {
             "per_category": [{"id": k, "mask_AP": value} for k, value in enumerate(values)]
@@ -147,12 +147,20 @@ def test_each_row_says_whether_its_change_is_told_from_nothing():
     }
     rows = study_rows(settings, found)
     text = to_markdown(settings, rows)
-    told = r"- \+ Drawn_50%: mask AP changes by \+5.5 against real images \(\+\d.*: told from nothing"
+    told = r"- \+ Drawn_50%: mask AP changes by \+5.5 against real images \(\+\d.*: more than chance"
     assert re.search(told, text)
-    assert "late: mask AP changes by +1.8 against real images; one seed: not told from nothing" in text
+    assert "late: mask AP changes by +1.8 against real images; one seed: could be chance" in text
     assert [line["mask_AP_told"] for line in parsed(to_csv(settings, rows))] == ["", "yes", ""]
     found["drawn"][1] = by_category(0, 20, 30, 40)
-    assert ": NOT told from nothing" in to_markdown(settings, study_rows(settings, found))
+    assert ": could be chance" in to_markdown(settings, study_rows(settings, found))
+
+
+def test_with_one_seed_nothing_is_said_of_chance_but_that_it_is_not_known():
+    settings = study(metrics=["mask_AP"], published={}, seeds=[0])
+    found = {arm: {0: metrics_file(value)} for arm, value in (("real", 20), ("drawn", 30), ("late", 25))}
+    text = to_markdown(settings, study_rows(settings, found))
+    assert "One seed cannot say whether a change is more than chance." in text
+    assert "95%" not in text and "could be chance" not in text
 
 
 def test_markdown_is_aligned_for_a_terminal():

@@ -46,7 +46,7 @@ class Interval:
 
     @property
     def told(self) -> bool:
-        """Whether it is told from nothing: no change at all is outside."""
+        """Whether it is more than chance: no change at all is outside."""
         return self.low > 0 or self.high < 0
 
 

@@ -57,7 +57,7 @@ def set_values(
     """Values of each arm that has sets.
 
     "hours_per_point" is the time of all that was made for the offered images by points that the arm gains in
-    the table's first metric; None unless that gain is told from nothing. Trainings, which all arms have, are
+    the table's first metric; None unless that gain is more than chance. Trainings, which all arms have, are
     not in it.
 
     Raises:

@@ -14,7 +14,7 @@ SCALE_NOTES = {
 NOTHING = "–"
 WORDS = (
     "Is a change more than chance? Intervals at 95%: categories resampled, seeds by Student's distribution "
-    "(evaluation/differences.py); of twenty rows without any effect one would be told from nothing."
+    "(evaluation/differences.py); of twenty rows without any effect one would be called so."
 )
 
 
@@ -37,8 +37,10 @@ def to_markdown(settings: StudySettings, rows: list[Row]) -> str:
         lines = [[row.label, f"{row.paired}/{len(settings.seeds)}", *_deltas(row)] for row in others]
         parts.append(f"Change against {_baseline(settings)}, over the seeds that both have:")
         parts.append(_table(header, lines, names=2))
-        parts.append(WORDS)
-        parts.append("\n".join(f"- {line}" for line in in_words(settings, others)))
+        if any(row.paired > 1 for row in others):
+            parts += [WORDS, "\n".join(f"- {line}" for line in in_words(settings, others))]
+        else:
+            parts.append("One seed cannot say whether a change is more than chance.")
     printed = [row for row in rows if row.source]
     if printed:
         parts.append("Published, in brackets the change against the baseline of the same paper:")
@@ -57,7 +59,7 @@ def sets_table(settings: StudySettings, rows: list[Row], sets: Mapping[str, SetV
     about = (
         "Generated images behind each row. Seconds are wall clock of all that was made for them, without "
         f"the table's trainings; hours per point of {metric_name(settings.metrics[0])} where the gain is "
-        "told from nothing:"
+        "more than chance:"
     )
     return f"{about}\n\n{_table(['arm', *COLUMNS.values(), 'on'], lines)}\n"
 
@@ -79,9 +81,9 @@ def _in_words(settings: StudySettings, row: Row) -> str:
         return f"{about} is not known beside that of {settings.label(baseline)}"
     changed = f"{about} changes by {_signed(cell.delta.mean)} against {settings.label(baseline)}"
     if cell.interval is None:
-        return f"{changed}; one seed: not told from nothing"
+        return f"{changed}; one seed: could be chance"
     where = cell.interval
-    what = "told from nothing" if where.told else "NOT told from nothing"
+    what = "more than chance" if where.told else "could be chance"
     return f"{changed} ({_signed(where.low)} to {_signed(where.high)}, {where.seeds} seeds): {what}"
 
 
