@@ -57,17 +57,17 @@ datasets:
 MASK_DETECTOR = """
 detectors:
   own: # every object has a mask; with a GPU e.g. config/detectors/lvis_mask_rcnn_r50_fpn.py
-    config: config/detectors/miniature_mask_rcnn.py
+    config: config/detectors/photographs_mask_rcnn.py # sees images at 256 px, for two cores
     backbone_weights: resources/miniature/backbone/model.safetensors
-    iterations: 300
+    iterations: 240 # batches of 8 images
 """
 
 BOX_DETECTOR = """
 detectors:
   own: # boxes alone; with a GPU e.g. config/detectors/coco_faster_rcnn_r50_fpn.py
-    config: config/detectors/miniature_faster_rcnn.py
+    config: config/detectors/photographs_faster_rcnn.py # sees images at 256 px, for two cores
     backbone_weights: resources/miniature/backbone/model.safetensors
-    iterations: 300
+    iterations: 240 # batches of 8 images
 """
 
 SETTINGS = {
