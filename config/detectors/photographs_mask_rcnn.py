@@ -1,6 +1,6 @@
 """Mask R-CNN for a few hundred photographs on two CPU cores: the miniature's, which sees them at 256 px.
 
-Anchors of 16 to 256 px. For numbers that count take a detector of the usual size, e.g. lvis_mask_rcnn_r50_fpn.py.
+Anchors of 16 to 256 px. For numbers that count take one of the usual size, e.g. lvis_mask_rcnn_r50_fpn.py.
 """
 
 _base_ = "miniature_mask_rcnn.py"

@@ -282,11 +282,13 @@ def test_an_interrupted_export_goes_on_and_ends_with_the_same_bytes(layout, draw
     def copy(*arguments):
         copied.append(arguments)
         if len(copied) == 3:
+            arguments[2].write_bytes(b"half of it")  # what a power cut leaves of what was written last
             raise KeyboardInterrupt
         return original(*arguments)
 
     original = folder_module._copy
     monkeypatch.setattr(folder_module, "_copy", copy)
+    monkeypatch.setattr(folder_module, "BATCH", 2)
     with pytest.raises(KeyboardInterrupt):
         export({"train": [drawn]}, CATEGORIES, layout, tmp_path / "out", "fingerprint")
     assert not (tmp_path / "out").exists()

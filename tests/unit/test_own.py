@@ -1,6 +1,7 @@
 """`make own`: a scale file written from what the data are; everything is checked before anything is drawn."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,10 +11,14 @@ import yaml
 import own_annotations
 import own_layouts
 from gen4det.core.errors import InputError
+from gen4det.core.settings import parse_settings
 from gen4det.core.yaml_files import read_yaml
 from gen4det.detection.config_files import learns_masks
 from gen4det.evaluation.study_settings import StudySettings
-from gen4det.orchestration.costs.__main__ import report
+from gen4det.orchestration.costs.__main__ import COSTS, report
+from gen4det.orchestration.costs.estimates import Estimator
+from gen4det.orchestration.costs.settings import Costs
+from gen4det.orchestration.costs.tasks import Task
 from gen4det.orchestration.jobs import Jobs
 from gen4det.orchestration.own import ENGINES, Wishes, foreign_names, known_words, prepare, read_names
 
@@ -132,6 +137,28 @@ def test_what_cannot_be_is_refused_in_one_line(tmp_path):
     assert "gen2det needs real images" in refusal(
         tmp_path / "a.yaml", names=[("cup", "")], engines=["gen2det"]
     )
+
+
+def test_too_little_disk_is_said_before_anything_runs(tmp_path, monkeypatch):
+    """As large as `make plan` prints, exports with the real images among it."""
+    folder = own_layouts.coco(tmp_path / "mine")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=10_000_000))
+    said = refusal(tmp_path / "own.yaml", folder)
+    assert re.search(r"results/own: about \d+\.\d MB are needed .* 10\.0 MB are free; make room", said)
+    monkeypatch.undo()
+    prepare(wishes(folder), tmp_path / "own.yaml")
+
+
+def test_an_export_with_the_real_images_is_planned_with_their_size(tmp_path):
+    project = prepare(wishes(own_layouts.coco(tmp_path / "mine")), tmp_path / "own.yaml")
+    costs = parse_settings(Costs, read_yaml(COSTS), source=str(COSTS))
+    estimator = Estimator(project, costs)
+    alone, merged = (
+        estimator.of(Task("export", "data", dataset="own", engine="mosaicfusion", merged=it)).stored
+        for it in (False, True)
+    )
+    assert merged - alone > 18 * 96 * 72 * costs.files.jpg_pixel  # 18 images, and their annotations
 
 
 def test_names_come_from_a_text_or_a_file(tmp_path):

@@ -8,6 +8,7 @@ A file that is there already is kept, with what was changed in it, and checked a
 import argparse
 import json
 import logging
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from gen4det.core.errors import InputError
 from gen4det.core.provenance import PACKAGE_ROOT, atomic_write
-from gen4det.core.settings import suggest
+from gen4det.core.settings import parse_settings, suggest
 from gen4det.core.yaml_files import read_yaml, shown
 from gen4det.data.annotations import is_object
 from gen4det.data.defects import HINT, Defects
@@ -24,6 +25,10 @@ from gen4det.data.sources.folder import read_folder
 from gen4det.data.sources.found import images_by_stem
 from gen4det.data.sources.own import read_splits
 from gen4det.data.validation import validate_annotations
+from gen4det.orchestration.costs.__main__ import COSTS, size
+from gen4det.orchestration.costs.estimates import Estimator
+from gen4det.orchestration.costs.settings import Costs
+from gen4det.orchestration.costs.tasks import tasks
 from gen4det.orchestration.own_file import MASKS, own_file
 from gen4det.orchestration.project import Project, load_project
 
@@ -91,6 +96,7 @@ def prepare(wishes: Wishes, output: Path) -> Project:
     project = load_project(values, source=str(output), root=ROOT)
     for line in check(project, output):
         log.warning(line)
+    check_disk(project)
     return project
 
 
@@ -192,6 +198,24 @@ def check(project: Project, output: Path) -> list[str]:
         allow = split == "val" or data.allow_empty_categories
         warnings += validate_annotations(it.data, source=it.source, allow_empty_categories=allow, hint=HINT)
     return warnings + foreign_names(project, [c["name"] for c in found["train"].data["categories"]])
+
+
+def check_disk(project: Project) -> None:
+    """Refuse what does not fit where the results go, by the sizes that `make plan` prints.
+
+    Raises:
+        InputError: too little space.
+    """
+    costs = parse_settings(Costs, read_yaml(COSTS), source=str(COSTS))
+    rules = Estimator(project, costs).by_rule(tasks(project))
+    needed = sum(rule.stored or 0 for rule in rules.values())
+    place = project.root / project.config.results
+    free = shutil.disk_usage(next(it for it in (place, *place.parents) if it.is_dir())).free
+    if free < needed:
+        raise InputError(
+            f"{place}: about {size(needed)} are needed (make plan says by what), {size(free)} are free; make "
+            "room, or set `results` to a folder on a larger disk"
+        )
 
 
 def foreign_names(project: Project, names: Iterable[str]) -> list[str]:

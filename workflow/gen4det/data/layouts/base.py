@@ -1,12 +1,14 @@
 """What a layout is: where images go, and what is written about them."""
 
+import errno
+import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gen4det.core.provenance import atomic_write
+from gen4det.core.errors import InputError
 from gen4det.data.masks import area_of_rle, polygons_to_rle, rle_to_polygons
 
 Masks = Literal["all", "some", "none"]
@@ -23,6 +25,21 @@ class Picture:
     height: int
     origin: str
     """"real", or the engine that made it."""
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write one of many files, which only the end of a batch brings safely to the disk.
+
+    Raises:
+        InputError: the disk is full or the quota is used up.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InputError(f"{path}: {os.strerror(error.errno)}; make room and run it again") from error
+        raise
 
 
 class Layout(ABC):
@@ -58,9 +75,8 @@ class Layout(ABC):
         """Write what stands about the whole set."""
 
     def write(self, name: str, text: str) -> None:
-        """Write a file of the data set, whole or not at all."""
-        with atomic_write(self.root / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        """Write a file of the data set; an interrupted export writes all of them again."""
+        write_file(self.root / name, text.encode())
 
     def polygons(self, label: dict, picture: Picture) -> list[list[float]]:
         """The mask of a label as polygons; counts it where holes are filled."""

@@ -271,9 +271,13 @@ class Estimator:
         return Estimate(0, size and size.val_images, "images", 0.0, self.costs.files.metrics)
 
     def _export(self, task: Task) -> Estimate:
-        """A copy of the generated images; real ones beside them are not counted."""
-        drawn = self._generate(task)
-        return Estimate(work=1, unit="folders", stored=drawn.stored)
+        """A copy of the generated images, and of the real ones where these are in it."""
+        drawn, size = self._generate(task), self.sizes(task.dataset)
+        stored = drawn.stored
+        if task.merged and size is not None and stored is not None:
+            real = (size.train_images + size.val_images) * size.pixels * self.costs.files.jpg_pixel
+            stored += real + size.annotation_bytes
+        return Estimate(work=1, unit="folders", stored=stored)
 
     def _page(self, task: Task) -> Estimate:
         return Estimate(work=task.jobs, unit="pages", stored=task.jobs * self.costs.files.page)

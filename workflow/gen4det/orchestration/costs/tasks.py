@@ -33,6 +33,8 @@ class Task:
     """What is trained or asked."""
     model: str = ""
     """Pretrained model that is downloaded."""
+    merged: bool = False
+    """Whether an export holds the real images, too."""
 
 
 RULES = (
@@ -183,4 +185,4 @@ def _plotting(project: Project) -> Iterator[Task]:
         if study.categories:
             yield Task("category_gains", "plot")
     for it in project.config.exports:
-        yield Task("export", "data", dataset=it.dataset, engine=it.engine)
+        yield Task("export", "data", dataset=it.dataset, engine=it.engine, merged=it.merged)
