@@ -23,8 +23,9 @@ FIRST := --prioritize $(RESULTS)/synthetic/lvis/mosaicfusion/annotations.json $(
 # Of which scale, and where to; the folder beside the archive is the same, unpacked.
 SCALE = $(if $(CONFIGFILE),--configfile $(CONFIGFILE) --)
 REPORT := results/report.zip
-PAGES := $(TABLE).csv $(FIGURES).pdf $(FIGURES)_gallery.pdf
-COMPARED := $(RESULTS)/tables/engines.csv $(RESULTS)/tables/engines_categories.csv $(RESULTS)/figures/engines.pdf
+PAGES := $(TABLE).csv $(FIGURES).pdf $(FIGURES)_gallery.pdf $(RESULTS)/reports/$(STUDY)/index.html
+COMPARED := $(RESULTS)/tables/engines.csv $(RESULTS)/tables/engines_categories.csv $(RESULTS)/figures/engines.pdf \
+	$(RESULTS)/reports/engines/index.html
 # The stamp carries the hash of pins and lock: installing is repeated when the pins change, and only then.
 HASH := $(shell cat pyproject.toml $(LOCK) | cksum | cut -d " " -f 1)
 CONSTRAINTS = $(if $(LOCK),--constraint $(LOCK))
@@ -70,12 +71,14 @@ demo: setup  ## real against generated training data in the miniature: table and
 	@echo "table:    $(TABLE).csv (.md, .tex)"
 	@echo "figure:   $(FIGURES).pdf (.png)"
 	@echo "gallery:  $(FIGURES)_gallery.pdf (.png), generated images, kept and rejected"
+	@echo "page:     $(RESULTS)/reports/$(STUDY)/index.html, all of it in one file to hand on"
 	@$(MAKE) --no-print-directory report
 
 compare: setup  ## all five engines in one table, three seeds, two amounts (hours; goes on where it was stopped)
 	@$(MAKE) --no-print-directory plan CONFIGFILE=config/config.yaml STUDIES=engines
 	$(SNAKEMAKE) $(SNAKEMAKE_ARGS) --config 'studies=[engines]' -- $(COMPARED)
 	@echo; cat $(RESULTS)/tables/engines.md
+	@echo "page to hand on: $(RESULTS)/reports/engines/index.html"
 
 own: setup  ## your own data: make own DATA=folder [NAMES="cup, fish"] [ENGINES=mosaicfusion,gen2det] [OWN=config/own.yaml]
 	@PYTHONPATH=workflow $(BIN)/python -m gen4det.orchestration.own --output $(OWN) $(if $(DATA),--data "$(DATA)") \
@@ -90,10 +93,11 @@ seeds: setup  ## the same with three training seeds: mean and spread
 	@echo; cat $(TABLE).md
 
 report: setup  ## pages to hand on, of all studies; makes what is missing first: make report CONFIGFILE=config/paper.yaml
-	$(SNAKEMAKE) $(SNAKEMAKE_ARGS) $(SCALE)
+	$(SNAKEMAKE) $(SNAKEMAKE_ARGS) $(or $(SCALE),--) all pages
 	$(SNAKEMAKE) --quiet all --report $(REPORT) --report-stylesheet workflow/report/style.css $(SCALE)
 	@rm -rf $(REPORT:.zip=) && $(BIN)/python -m zipfile -e $(REPORT) $(dir $(REPORT))
 	@echo "report:   $(REPORT:.zip=)/report.html; to hand on: $(REPORT)"
+	@echo "pages on studies, a file each to hand on: below the results, reports/STUDY/index.html"
 
 plan: setup  ## before a run: jobs per rule, GPU-hours, disk: make plan CONFIGFILE=config/paper.yaml (the default)
 	@PYTHONPATH=workflow $(BIN)/python -m gen4det.orchestration.costs --configfile $(or $(CONFIGFILE),config/paper.yaml) \

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from browser import visit
+from browser import Tab, visit
 from checkouts import CONFIG, ROOT, copy_checkout
 from patience import patience
 
@@ -74,3 +74,22 @@ def test_two_clicks_lead_to_the_gallery(page, width):
     )
     assert seen["pixels"] > 500
     assert seen["menu"] <= seen["left"], "nothing of it is out of reach"
+
+
+def test_the_page_on_the_study_shows_real_results_and_leads_back_to_their_images(page):
+    study = page.parents[1] / "test/reports/lvis_rare/index.html"
+    with Tab(study, width=800) as tab:
+        assert tab.run("document.documentElement.scrollWidth") <= 800 and not tab.messages
+        arms = tab.run("[...document.querySelectorAll('.results tbody th')].map(it => it.innerText)")
+        assert len(arms) == 3 and arms[0] == "real images"
+        for engine in ("mosaicfusion", "gen2det"):
+            made = tab.run(f"document.getElementById('set-lvis-{engine}').textContent")
+            assert "shards/00001.json" in made and "manifest.jsonl" in made and "unchanged since" in made
+            assert tab.run(f"document.querySelectorAll('#set-lvis-{engine} .picture img').length") > 3
+        behind = tab.run("document.getElementById('row-gen2det').textContent")
+        assert "weights.safetensors" in behind and "CHANGED" not in tab.run("document.body.textContent")
+        lost = tab.run(
+            "[...document.querySelectorAll('a[href^=\"#\"]')]"
+            ".filter(it => !document.getElementById(it.hash.slice(1))).length"
+        )
+        assert lost == 0

@@ -26,6 +26,7 @@ from gen4det.orchestration.messages import (
     say_last,
 )
 from gen4det.orchestration.needs import launcher
+from gen4det.orchestration.page_jobs import PageJobs
 from gen4det.orchestration.project import load_project
 from gen4det.orchestration.slurm import (
     discard_kept_batches,
@@ -57,6 +58,7 @@ except InputError as error:
 
 judge_jobs = JudgeJobs(jobs)
 fidelity_jobs = FidelityJobs(jobs)
+page_jobs = PageJobs(jobs)
 
 shell.prefix(
     shell_prefix(

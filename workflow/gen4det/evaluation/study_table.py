@@ -92,7 +92,7 @@ def read_metrics(arguments: list[str], settings: StudySettings) -> tuple[Metrics
     paths = []
     measured_on: dict[str, dict[str, Path]] = {}
     for argument in arguments:
-        arm, seed, path = _parse_argument(argument)
+        arm, seed, path = parse_argument(argument)
         if arm not in settings.arms:
             raise InputError(f"--metrics {argument}: no arm {arm!r}; arms: {', '.join(settings.arms)}")
         if seed not in settings.seeds:
@@ -131,7 +131,12 @@ def _require_splits(values: dict, settings: StudySettings, path: Path) -> None:
         )
 
 
-def _parse_argument(argument: str) -> tuple[str, int, Path]:
+def parse_argument(argument: str) -> tuple[str, int, Path]:
+    """Arm, seed and path of a metrics.json as the option `--metrics` has them.
+
+    Raises:
+        InputError: no such argument.
+    """
     match = re.fullmatch(r"([^/=:]+):(\d+)=(.+)", argument)
     if match:
         return match[1], int(match[2]), Path(match[3])

@@ -52,7 +52,7 @@ def to_markdown(settings: StudySettings, rows: list[Row]) -> str:
 def sets_table(settings: StudySettings, rows: list[Row], sets: Mapping[str, SetValues]) -> str:
     """Markdown: what the generated images behind each row are, and what they cost."""
     lines = [
-        [row.label, *map(_plain, sets[row.arm].values.values()), ", ".join(sets[row.arm].devices)]
+        [row.label, *map(plain, sets[row.arm].values.values()), ", ".join(sets[row.arm].devices)]
         for row in rows
         if row.arm in sets
     ]
@@ -64,7 +64,8 @@ def sets_table(settings: StudySettings, rows: list[Row], sets: Mapping[str, SetV
     return f"{about}\n\n{_table(['arm', *COLUMNS.values(), 'on'], lines)}\n"
 
 
-def _plain(value: float | None) -> str:
+def plain(value: float | None) -> str:
+    """A value of a set in three digits; whole numbers as they are."""
     return NOTHING if value is None else str(value) if isinstance(value, int) else f"{value:.3g}"
 
 
@@ -79,12 +80,12 @@ def _in_words(settings: StudySettings, row: Row) -> str:
     about = f"{row.label}: {metric_name(metric)}"
     if cell.delta.mean is None:
         return f"{about} is not known beside that of {settings.label(baseline)}"
-    changed = f"{about} changes by {_signed(cell.delta.mean)} against {settings.label(baseline)}"
+    changed = f"{about} changes by {signed(cell.delta.mean)} against {settings.label(baseline)}"
     if cell.interval is None:
         return f"{changed}; one seed: could be chance"
     where = cell.interval
     what = "more than chance" if where.told else "could be chance"
-    return f"{changed} ({_signed(where.low)} to {_signed(where.high)}, {where.seeds} seeds): {what}"
+    return f"{changed} ({signed(where.low)} to {signed(where.high)}, {where.seeds} seeds): {what}"
 
 
 def scale_note(settings: StudySettings) -> str:
@@ -120,29 +121,31 @@ def _over(settings: StudySettings) -> str:
 
 
 def _values(row: Row) -> list[str]:
-    return [_number(cell.value) for cell in row.cells.values()]
+    return [number(cell.value) for cell in row.cells.values()]
 
 
 def _deltas(row: Row) -> list[str]:
-    return [_number(cell.delta, signed=True) for cell in row.cells.values()]
+    return [number(cell.delta, is_signed=True) for cell in row.cells.values()]
 
 
 def _published(row: Row) -> list[str]:
     texts = []
     for cell in row.cells.values():
         text = NOTHING if cell.published is None else f"{cell.published:.1f}"
-        texts.append(text if cell.published_delta is None else f"{text} ({_signed(cell.published_delta)})")
+        texts.append(text if cell.published_delta is None else f"{text} ({signed(cell.published_delta)})")
     return texts
 
 
-def _number(spread: Spread, *, signed: bool = False) -> str:
+def number(spread: Spread, *, is_signed: bool = False) -> str:
+    """Mean and, over several seeds, standard deviation, with a decimal."""
     if spread.mean is None:
         return NOTHING
-    text = _signed(spread.mean) if signed else f"{spread.mean:.1f}"
+    text = signed(spread.mean) if is_signed else f"{spread.mean:.1f}"
     return text if spread.deviation is None else f"{text} ± {spread.deviation:.1f}"
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """A change with a decimal and its sign."""
     return f"{without_negative_zero(value, 1):+.1f}"
 
 
@@ -173,7 +176,7 @@ def to_html(settings: StudySettings, rows: list[Row]) -> str:
     ]
     for row in rows:
         changes = [
-            "" if cell.delta.mean is None else f" ({_signed(cell.delta.mean)})" for cell in row.cells.values()
+            "" if cell.delta.mean is None else f" ({signed(cell.delta.mean)})" for cell in row.cells.values()
         ]
         texts = [row.label, row.seeds, *map("".join, zip(_values(row), changes, strict=True))]
         lines.append(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in texts)}</tr>")
@@ -231,7 +234,7 @@ def _latex_metric(metric: str) -> str:
 def _latex_number(cell: Cell) -> str:
     if cell.value.mean is None:
         return "--"
-    return _number(cell.value).replace(" ± ", "\\,$\\pm$\\,") + _latex_change(cell.delta.mean)
+    return number(cell.value).replace(" ± ", "\\,$\\pm$\\,") + _latex_change(cell.delta.mean)
 
 
 def _latex_published(cell: Cell) -> str:
@@ -239,7 +242,7 @@ def _latex_published(cell: Cell) -> str:
 
 
 def _latex_change(change: float | None) -> str:
-    return "" if change is None else f" {{\\footnotesize(${_signed(change)}$)}}"
+    return "" if change is None else f" {{\\footnotesize(${signed(change)}$)}}"
 
 
 def _escape(text: str) -> str:

@@ -16,6 +16,9 @@ from gen4det.orchestration.scale import NAME, Config, Name, unique
 REAL: Name = "real"
 """Arm that is trained on the real images alone; filters ask its detector."""
 
+ELSEWHERE = {"gallery", "arms", "categories", "generated", "question"}
+"""Keys of a study that its table does not read as they stand."""
+
 
 class Arm(ArmLabel):
     """One row of a table: what a detector is trained on."""
@@ -45,6 +48,8 @@ class Study(Settings):
 
     title: str
     """Heading of the table."""
+    question: str = ""
+    """What the study asks, in a sentence or two, for the page on it."""
     dataset: Name
     """Data set, by its name in the scale file."""
     detector: Name
@@ -102,6 +107,8 @@ class CheckedStudy:
     gallery: GallerySettings
     categories: bool = False
     """Whether categories are shown one by one."""
+    question: str = ""
+    """What it asks, in words."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -164,7 +171,7 @@ def load_study(name: str, config: Config, variants: dict, *, source: str, root: 
         run["sets"] = {
             row: [f"{it.dataset}/{engine}" for engine in it.synthetic] for row, it in trainings.items()
         }
-    table = study.model_dump(exclude={"gallery", "arms", "categories", "generated"}) | run | {"arms": labels}
+    table = study.model_dump(exclude=ELSEWHERE) | run | {"arms": labels}
     gallery = {"title": study.title, "scale": config.scale} | study.gallery
     return CheckedStudy(
         trainings,
@@ -172,6 +179,7 @@ def load_study(name: str, config: Config, variants: dict, *, source: str, root: 
         parse_settings(StudySettings, table, source=file),
         parse_settings(GallerySettings, gallery, source=f"{file}: gallery"),
         study.categories,
+        study.question,
     )
 
 
