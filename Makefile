@@ -39,7 +39,7 @@ SLURM = tests/install.sh $$(cd tests/slurm && $(PYTHON) -c 'import local_cluster
 OPENCV := $(shell grep -o 'opencv-python-headless==[0-9.]*' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup submit demo compare own seeds report plan why test test-slurm lint format schema lock unlock clean
+.PHONY: help setup submit demo compare own seeds report plan check-run why test test-slurm lint format schema lock unlock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -102,6 +102,10 @@ report: setup  ## pages to hand on, of all studies; makes what is missing first:
 plan: setup  ## before a run: jobs per rule, GPU-hours, disk: make plan CONFIGFILE=config/paper.yaml (the default)
 	@PYTHONPATH=workflow $(BIN)/python -m gen4det.orchestration.costs --configfile $(or $(CONFIGFILE),config/paper.yaml) \
 		$(if $(STUDIES),--studies $(STUDIES)) $(if $(SHARDS),--shards $(SHARDS)) $(if $(COSTS),--costs $(COSTS))
+
+check-run: setup  ## is a run within the spread of reference seeds? make check-run RUN=folder [REFERENCE=results/miniature]
+	@test -n "$(RUN)" || { echo "check-run: name the results to be checked: make check-run RUN=folder"; exit 2; }
+	@PYTHONPATH=workflow $(BIN)/python -m gen4det.stages.check_run --settings '{}' --run "$(RUN)" --reference "$(or $(REFERENCE),$(RESULTS))"
 
 why: setup  ## for each result that is not up to date the reason: make why TARGET=FILE CONFIGFILE=config/paper.yaml
 	@PYTHONPATH=workflow $(BIN)/python -m gen4det.orchestration.why $(if $(CONFIGFILE),--configfile $(CONFIGFILE)) -- $(TARGET)

@@ -17,7 +17,7 @@ from test_filter_stage import write_shards, write_toy_dataset
 from environments import ROOT, hidden, stages, write_guard
 from gen4det.engines.base import known_methods, settings_class
 
-BY_HAND = {"annotate"}
+BY_HAND = {"annotate", "check_run"}
 """Stages that no rule calls."""
 
 

@@ -39,9 +39,15 @@ class Link:
 
 
 class Pedigree:
-    """Records of results, each read once, and each file hashed once."""
+    """Records of results, each read once, and each file hashed once.
 
-    def __init__(self) -> None:
+    Args:
+        results: the folder of the results, if it may have been moved since: paths in records are looked for
+            in it by their last parts. None: they are where the records say.
+    """
+
+    def __init__(self, results: Path | None = None) -> None:
+        self._results = results
         self._records: dict[str, dict | None] = {}
         self._hashes: dict[str, str | None] = {}
 
@@ -65,8 +71,18 @@ class Pedigree:
             name = queue.pop(0)
             if name not in found and (link := self.link(name)):
                 found[name] = link
-                queue += link.inputs
+                queue += [str(place) for path in link.inputs if (place := self.place(path))]
         return list(found.values())
+
+    def place(self, path: str) -> Path | None:
+        """Where a file that a record names lies now; None: not in the folder of the results."""
+        if self._results is None:
+            return Path(path)
+        parts = Path(path).parts
+        places = (
+            self._results.joinpath(*parts[start:]) for start in range(Path(path).is_absolute(), len(parts))
+        )
+        return next((place for place in places if place.exists()), None)
 
     def state(self, path: str, recorded: str) -> str:
         """Whether a file is still what a record says was read, in words."""
