@@ -36,7 +36,7 @@ def metrics_of(value: float, *, masks: bool = True) -> dict:
         "box": values,
         "mask": values if masks else None,
         "per_category": categories,
-        "validation": {"dataset": "toy"},
+        "validation": {"dataset": "toy", "protocol": "lvis"},
     }
 
 

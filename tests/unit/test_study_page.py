@@ -51,6 +51,27 @@ SETTINGS = {
             "models": {"diffusion": "resources/miniature/stable-diffusion"},
         }
     },
+    "references": {
+        "mosaicfusion": {
+            "title": "MosaicFusion: Data & Augmenters",
+            "authors": ["Jiahao Xie", "Wei Li", "others"],
+            "year": 2024,
+            "journal": "IJCV",
+            "arxiv": "2309.13042",
+        },
+        "pytorch": {
+            "title": "PyTorch",
+            "authors": ["Adam Paszke", "others"],
+            "year": 2019,
+            "booktitle": "NeurIPS",
+        },
+        "lvis": {"title": "LVIS", "authors": ["A. Gupta", "P. Dollár"], "year": 2019, "booktitle": "CVPR"},
+    },
+    "cited": {
+        "method": {"mosaicfusion": ["mosaicfusion"]},
+        "package": {"torch": ["pytorch"]},
+        "protocol": {"lvis": ["lvis"]},
+    },
     "methods": {
         "mosaicfusion": {
             "name": "MosaicFusion",

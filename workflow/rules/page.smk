@@ -10,6 +10,8 @@ rule study_page:
         others=page_jobs.inputs,
     output:
         page="<results>/reports/{study}/index.html",
+        methods="<results>/reports/{study}/methods.md",
+        bibliography="<results>/reports/{study}/references.bib",
         record="<results>/reports/{study}/index.html.record.json",
     log:
         "<logs>/study_page/{study}.log",

@@ -8,6 +8,19 @@ from gen4det.core.settings import Settings
 from gen4det.evaluation.study_settings import StudySettings
 
 
+class Reference(Settings):
+    """A work to be cited; fields that nobody is certain of are empty."""
+
+    title: str
+    authors: tuple[str, ...] = Field(min_length=1)
+    """First name and surname of each; "others" at the end: there are more."""
+    year: int
+    journal: str = ""
+    booktitle: str = ""
+    arxiv: str = ""
+    url: str = ""
+
+
 class MethodFacts(Settings):
     """What is known of an engine, whatever its settings."""
 
@@ -45,6 +58,10 @@ class ArmFacts(Settings):
     real: bool
     sets: tuple[str, ...] = ()
     """<data set>/<engine>."""
+    on: str = ""
+    """Data set it is measured on."""
+    cites: tuple[str, ...] = ()
+    """Keys of references to its detector and data."""
 
 
 class PageSettings(Settings):
@@ -59,5 +76,9 @@ class PageSettings(Settings):
     """By <data set>/<engine>, in the order of the rows."""
     methods: dict[str, MethodFacts] = {}
     """Engines of these sets."""
+    references: dict[str, Reference] = {}
+    """By key."""
+    cited: dict[str, dict[str, tuple[str, ...]]] = {}
+    """Keys of references for what is used, by kind ("method", "model", "protocol", "package") and name."""
     pictures: int = Field(default=12, ge=0)
     """Images shown of each set."""

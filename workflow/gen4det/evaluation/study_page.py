@@ -4,16 +4,18 @@ What it shows is put together here; how it looks is in `templates`. A number of 
 behind it, their records, and the images that were trained on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from gen4det.evaluation.bibliography import in_a_line, to_bibtex
 from gen4det.evaluation.filter_page import read_fractions
 from gen4det.evaluation.gallery import in_words as reason_in_words
 from gen4det.evaluation.gallery import read_synthetic, reason_counts
+from gen4det.evaluation.methods import CITATION, cited_keys
 from gen4det.evaluation.page_curves import Drawing, drawings, read_losses
 from gen4det.evaluation.page_pedigree import data_behind, seeds_behind, set_behind
 from gen4det.evaluation.page_pictures import in_url, pictures_of
@@ -59,6 +61,7 @@ def page_context(
     values: Mapping[str, SetValues],
     figures: Mapping[str, Path],
     fits: Mapping[str, Path],
+    paragraphs: Sequence[str],
 ) -> dict[str, Any]:
     """What the page shows, in plain values.
 
@@ -70,6 +73,7 @@ def page_context(
         values: columns of the table about the sets behind a row, where the study has them.
         figures: pictures (.png) by caption.
         fits: tables of the losses of what engines learned, by name.
+        paragraphs: what `methods.methods_paragraphs` says.
 
     Raises:
         InputError: a file is missing or is not what it should be.
@@ -116,12 +120,19 @@ def page_context(
         "methods": [_method(settings, name, measures) for name in settings.methods],
         "sets": [_set(settings, name, path, pedigree) for name, path in synthetic.items()],
         "data": data_behind(pedigree, files.values()),
+        "methods_text": [_with_links(text) for text in paragraphs],
+        "cited": [
+            {"key": key, "text": in_a_line(settings.references[key])} for key in cited_keys(paragraphs)
+        ],
+        "bibtex": to_bibtex(settings.references, cited_keys(paragraphs)),
     }  # fmt: skip
 
 
-def anchor(name: str) -> str:
-    """Part of an address inside the page for the name of a set."""
-    return name.replace("/", "-")
+def _with_links(text: str) -> list[tuple[str, list[str]]]:
+    """A paragraph as stretches of text, each with the keys that are cited after it."""
+    parts = CITATION.split(text)
+    keys = [[key.strip()[1:] for key in it.split(";")] for it in parts[1::2]]
+    return list(zip(parts[::2], [*keys, []], strict=True))
 
 
 # --- the table -------------------------------------------------------------------------------------

@@ -7,15 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from gen4det.core.yaml_files import read_yaml
+from gen4det.detection.config_files import config_files
 from gen4det.evaluation.page_settings import ArmFacts, MethodFacts, PageSettings, SetFacts
 from gen4det.orchestration.export_jobs import LICENCES
 from gen4det.orchestration.hashes import folder_hash
 from gen4det.orchestration.job_text import job
 from gen4det.orchestration.jobs import Jobs
+from gen4det.orchestration.studies import Training
 from gen4det.orchestration.variants import Variant, load_engines, read_variants
 
 ENGINES = "resources/engines.yaml"
 """What is said of each engine."""
+REFERENCES = "resources/references.yaml"
+CITED = ("method", "model", "protocol", "package")
+"""Kinds of what is cited of which records tell the names."""
 TEMPLATES = "workflow/gen4det/evaluation/templates"
 MANY_SETS = 6
 """Sets of which a page shows `PageSettings.pictures` images each; of more sets it shows `FEWER`."""
@@ -44,6 +49,8 @@ class PageJobs:
                 dataset=it.dataset,
                 detector=it.detector,
                 real=it.real,
+                on=study.on[row],
+                cites=self._cites(it, study.on[row]),
                 sets=tuple(f"{it.dataset}/{engine}" for engine in it.synthetic),
             )
             for row, it in study.trainings.items()
@@ -54,10 +61,30 @@ class PageJobs:
             arms=arms,
             sets={f"{dataset}/{engine}": self._set(engines[engine]) for dataset, engine in study.sets},
             methods={method: self._method(method) for method in methods},
+            references=self._references["references"],
+            cited={kind: self._references["cited"][kind] for kind in CITED},
             **({"pictures": FEWER} if len(study.sets) > MANY_SETS else {}),
         )
         templates = {TEMPLATES: folder_hash(self.project.root / TEMPLATES)}
         return job(page.model_dump(mode="json"), "study_page", templates=templates)
+
+    @functools.cached_property
+    def _references(self) -> dict:
+        return read_yaml(self.project.root / REFERENCES)
+
+    def _cites(self, training: Training, on: str) -> tuple[str, ...]:
+        """References to a detector, by the words of its config, and to its data sets."""
+        files = config_files(self.project.root / training.settings.config)
+        text = "".join(file.read_text() for file in files).replace("'", '"')
+        cited, config = self._references["cited"], self.jobs.config
+        keys = [key for word, keys in cited["detector"].items() if word in text for key in keys]
+        if training.settings.diffusion is not None:
+            keys += cited["model"]["diffusion"]
+        for name in (training.dataset, on):
+            data = config.datasets[name]
+            whole = config.datasets[data.of] if data.source == "subset" else data
+            keys += cited["data"].get(getattr(whole, "dataset", ""), ())
+        return tuple(dict.fromkeys(keys))
 
     def _set(self, variant: Variant) -> SetFacts:
         used = {name for step in variant.steps.in_order for name in step.models}

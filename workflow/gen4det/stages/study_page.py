@@ -1,7 +1,8 @@
 """One page on a whole study, to be opened without a server and handed on: a single file of HTML.
 
 Table, published numbers, figures, engines, images kept and rejected, losses, the way back from each number.
-Writes <output> and <output>.record.json. Equal inputs give equal files. No torch.
+Writes <output>, beside it methods.md and references.bib for a paper, and <output>.record.json. Equal inputs
+give equal files. No torch.
 """
 
 import logging
@@ -41,6 +42,8 @@ def main() -> None:
     )
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the page, .html")
     args = parser.parse_args()
+    from gen4det.evaluation.bibliography import to_bibtex
+    from gen4det.evaluation.methods import cited_keys, methods_paragraphs, to_markdown
     from gen4det.evaluation.set_columns import read_sets, set_values  # loads pandas
     from gen4det.evaluation.study_page import page_context, render
     from gen4det.evaluation.study_table import parse_argument, read_metrics, study_rows
@@ -61,10 +64,19 @@ def main() -> None:
     ):
         shown = settings.table
         values = set_values(shown, study_rows(shown, metrics), measures) if shown.sets else {}
-        text = render(page_context(settings, metrics, files, measures=measures, values=values, **named))
-        with atomic_write(args.output) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    log.info("%s: %.1f MB", args.output, len(text) / 1e6)
+        paragraphs = methods_paragraphs(settings, metrics, files, measures)
+        context = page_context(
+            settings, metrics, files, measures=measures, values=values, paragraphs=paragraphs, **named
+        )
+        texts = {
+            args.output.name: render(context),
+            "methods.md": to_markdown(shown.title, paragraphs),
+            "references.bib": to_bibtex(settings.references, cited_keys(paragraphs)),
+        }
+        for name, text in texts.items():
+            with atomic_write(args.output.with_name(name)) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+    log.info("%s: %.1f MB", args.output, args.output.stat().st_size / 1e6)
 
 
 def _named(arguments: list[str], option: str) -> dict[str, Path]:
