@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -23,6 +24,7 @@ from gen4det.orchestration.jobs import Jobs
 from gen4det.orchestration.own import ENGINES, Wishes, foreign_names, known_words, prepare, read_names
 
 ROOT = Path(__file__).parents[2]
+TABLE = "results/own/tables/own.csv"
 
 
 def wishes(folder=None, names=(), engines=("mosaicfusion",)) -> Wishes:
@@ -159,6 +161,28 @@ def test_an_export_with_the_real_images_is_planned_with_their_size(tmp_path):
         for it in (False, True)
     )
     assert merged - alone > 18 * 96 * 72 * costs.files.jpg_pixel  # 18 images, and their annotations
+
+
+def test_an_export_of_the_file_comes_after_the_table_that_its_card_quotes(tmp_path):
+    jobs = Jobs(prepare(wishes(own_layouts.coco(tmp_path / "mine")), tmp_path / "own.yaml"))
+    asked = {"dataset": "own", "engine": "mosaicfusion"}
+    assert jobs.quoted_tables(SimpleNamespace(layout="yolo-merged", **asked)) == [
+        "results/own/tables/own.csv"
+    ]
+    assert jobs.quoted_tables(SimpleNamespace(layout="voc", **asked)) == []  # on the command line alone
+
+
+def test_an_engine_that_does_not_suit_the_data_is_named_in_one_line(tmp_path):
+    folder = own_layouts.coco(tmp_path / "mine")
+    engines = [name for name in ENGINES if name != "mosaicfusion"]
+    for engine in engines:
+        said = refusal(tmp_path / f"{engine}.yaml", names=[("cup", "")], engines=[engine])
+        assert f"{engine} needs real images" in said
+    output = tmp_path / "own.yaml"
+    prepare(wishes(folder, engines=["detdiffusion"]), output)
+    output.write_text(output.read_text().replace("{min_objects: 1}", "{min_objects: 3}"))
+    said = refusal(output, folder, engines=["detdiffusion"])
+    assert "detdiffusion-hard does not suit these data: no training image has 3 to 8 objects" in said
 
 
 def test_names_come_from_a_text_or_a_file(tmp_path):

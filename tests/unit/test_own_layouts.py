@@ -1,5 +1,6 @@
 """A user's own folder in the layout of COCO, VOC or YOLO: recognised, read, parted; bad ones dropped."""
 
+import csv
 import json
 import logging
 import shutil
@@ -15,7 +16,7 @@ import own_layouts
 from gen4det.core.errors import InputError
 from gen4det.data.annotations import is_object
 from gen4det.data.datasets import load_dataset
-from gen4det.data.defects import HINT
+from gen4det.data.defects import HINT, Defects
 from gen4det.data.images import image_name
 from gen4det.data.photographs import register_photographs
 from gen4det.data.pictures_seen import FOLDER, seen_file
@@ -269,12 +270,27 @@ def test_dropped_annotations_and_images_stand_in_a_file_with_their_reasons(layou
     assert "left out 3 bad annotations and 1 bad images" in caplog.text
     written = json.loads((tmp_path / "out" / "dropped.json").read_text())
     assert written["counts"] == left_out and len(written["dropped"]) == 4
+    with open(tmp_path / "out" / "dropped.csv", newline="") as stream:
+        table = list(csv.DictReader(stream))
+    assert sum(int(row["left out"]) for row in table) == 4 and all(row["the first"] for row in table)
     assert all(entry["reason"] and entry["where"] for entry in written["dropped"])
     found = labels(dataset.train)
     assert "train7.png" not in found and len(found) == 11
     for stem in ("train3", "train8"):
         assert found[f"{stem}.png"] == expected("train")[f"{stem}.png"]
     shutil.rmtree(tmp_path / "out")
+
+
+def test_reasons_that_differ_in_numbers_alone_are_counted_together():
+    defects = Defects("drop")
+    for k, reason in enumerate(("unknown category 9", "unknown category 11", "box [1, 2, 0, 3]: zero area")):
+        defects.add("annotation", f"train.json: annotation {k}", reason)
+    defects.add("image", "a.png", "640x480 pixels, but train.json says 320x240")
+    assert defects.by_reason() == [
+        ("annotation", "unknown category ...", 2, "train.json: annotation 0"),
+        ("annotation", "box ...: zero area", 1, "train.json: annotation 2"),
+        ("image", "... pixels, but train.json says ...", 1, "a.png"),
+    ]
 
 
 def test_what_was_dropped_is_forgotten_once_nothing_may_be(tmp_path):

@@ -40,6 +40,12 @@ rule photographs:
     output:
         "<results>/data/{dataset}/train.json",
         "<results>/data/{dataset}/val.json",
+        dropped=report(
+            "<results>/data/{dataset}/dropped.csv",
+            caption="../report/dropped.rst",
+            category="Data",
+            labels={"data": "{dataset}", "page": "left out"},
+        ),
         dataset="<results>/data/{dataset}/dataset.json",
         record="<results>/data/{dataset}/dataset.json.record.json",
     log:

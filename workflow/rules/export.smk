@@ -11,6 +11,7 @@ rule export:
         dataset=jobs.dataset,
         synthetic="<results>/synthetic/{dataset}/{engine}/annotations.json",
         images=jobs.shard_images,
+        tables=jobs.quoted_tables,
     output:
         about="<results>/exports/{dataset}/{engine}/{layout}/export.json",
         record="<results>/exports/{dataset}/{engine}/{layout}.record.json",

@@ -61,13 +61,27 @@ class ExportJobs(DetectorJobs):
 
         Asked with the inputs, so that Snakemake does not compare it.
         """
-        rows = [
-            f"{self.results}/tables/{name}.csv:{row}"
+        rows = [f"{table}:{row}" for table, row in self._rows_about(wildcards)]
+        return shlex.join(["--tables", *rows]) if rows else ""
+
+    def quoted_tables(self, wildcards: Any) -> list[str]:
+        """Tables that an export of the scale file comes after, so that its card says what the set did.
+
+        An export that is asked for on the command line alone does not wait for trainings.
+        """
+        asked = (wildcards.dataset, wildcards.engine, wildcards.layout)
+        if asked not in {(it.dataset, it.engine, it.folder) for it in self.config.exports}:
+            return []
+        return list(dict.fromkeys(table for table, _ in self._rows_about(wildcards)))
+
+    def _rows_about(self, wildcards: Any) -> list[tuple[str, str]]:
+        """(table, row) of the rows that are about this set alone."""
+        return [
+            (f"{self.results}/tables/{name}.csv", row)
             for name, study in self.project.studies.items()
             for row, training in study.trainings.items()
             if (training.dataset, training.synthetic) == (wildcards.dataset, (wildcards.engine,))
         ]
-        return shlex.join(["--tables", *rows]) if rows else ""
 
     def _terms(self, path: str, licences: dict) -> dict:
         """Licence of the weights of a model, and who to cite."""

@@ -10,6 +10,7 @@ import json
 import logging
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,16 +30,16 @@ from gen4det.orchestration.costs.__main__ import COSTS, size
 from gen4det.orchestration.costs.estimates import Estimator
 from gen4det.orchestration.costs.settings import Costs
 from gen4det.orchestration.costs.tasks import tasks
-from gen4det.orchestration.own_file import MASKS, own_file
+from gen4det.orchestration.own_file import ENGINES, MASKS, own_file
 from gen4det.orchestration.project import Project, load_project
 
 log = logging.getLogger(__name__)
 
 ROOT = PACKAGE_ROOT.parent
+DEFAULT = FROM_NAMES = ("mosaicfusion",)
+"""Engines where none are named, and those that need no real image: nothing is fitted for them."""
 DATASET = "own"
 """Name of the data set, and of the study, in the file."""
-ENGINES = ("mosaicfusion", "gen2det")
-"""Rows of the study `own` beside the real images."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def read_names(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def _listed(text: str) -> tuple[str, ...]:
-    engines = tuple(word for word in text.replace(",", " ").split()) or ENGINES[:1]
+    engines = tuple(dict.fromkeys(text.replace(",", " ").split())) or DEFAULT
     for engine in engines:
         if engine not in ENGINES:
             raise InputError(
@@ -150,6 +151,9 @@ def _described(wishes: Wishes, output: Path) -> str:
     if wishes.names:
         if wishes.data is not None:
             _only_unlabelled(wishes.data)
+        for engine in set(wishes.engines) - set(FROM_NAMES):
+            suffices = ", ".join(FROM_NAMES)
+            raise InputError(f"ENGINES: {engine} needs real images; names alone suffice for {suffices}")
         return own_file(shown(output), None, wishes.names, wishes.engines, masks="")
     if wishes.data is None:
         raise InputError(
@@ -197,7 +201,32 @@ def check(project: Project, output: Path) -> list[str]:
     for split, it in found.items():
         allow = split == "val" or data.allow_empty_categories
         warnings += validate_annotations(it.data, source=it.source, allow_empty_categories=allow, hint=HINT)
+    check_layouts(project, found["train"].data)
     return warnings + foreign_names(project, [c["name"] for c in found["train"].data["categories"]])
+
+
+def check_layouts(project: Project, train: dict) -> None:
+    """DetDiffusion draws layouts of the training images: there must be some that it takes.
+
+    Raises:
+        InputError: no image has as many objects as the engine's settings ask for.
+    """
+    images = {image["id"]: image["width"] * image["height"] for image in train["images"]}
+    for name, variant in project.engines.items():
+        if variant.settings.method != "detdiffusion":
+            continue
+        wanted = variant.settings.layouts
+        counts = Counter(
+            it["image_id"]
+            for it in train["annotations"]
+            if is_object(it) and it["bbox"][2] * it["bbox"][3] > wanted.least_area * images[it["image_id"]]
+        )
+        if not any(wanted.min_objects <= count <= wanted.max_objects for count in counts.values()):
+            raise InputError(
+                f"{name} does not suit these data: no training image has {wanted.min_objects} to "
+                f"{wanted.max_objects} objects that cover more than {wanted.least_area:.0%} of it; change "
+                "its `layouts`, or leave it out of ENGINES"
+            )
 
 
 def check_disk(project: Project) -> None:

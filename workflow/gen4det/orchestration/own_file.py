@@ -59,7 +59,7 @@ detectors:
   own: # every object has a mask; with a GPU e.g. config/detectors/lvis_mask_rcnn_r50_fpn.py
     config: config/detectors/photographs_mask_rcnn.py # sees images at 256 px, for two cores
     backbone_weights: resources/miniature/backbone/model.safetensors
-    iterations: 240 # batches of 8 images
+    iterations: 200 # batches of 8 images
 """
 
 BOX_DETECTOR = """
@@ -67,7 +67,24 @@ detectors:
   own: # boxes alone; with a GPU e.g. config/detectors/coco_faster_rcnn_r50_fpn.py
     config: config/detectors/photographs_faster_rcnn.py # sees images at 256 px, for two cores
     backbone_weights: resources/miniature/backbone/model.safetensors
-    iterations: 240 # batches of 8 images
+    iterations: 200 # batches of 8 images
+"""
+
+ENGINES = {
+    "mosaicfusion": "mosaicfusion",
+    "gen2det": "gen2det",
+    "instagen": "instagen-closed",
+    "diffusionengine": "diffusionengine",
+    "detdiffusion": "detdiffusion-hard",
+}
+"""Rows of the study `own` beside the real images, and the variant of an engine that each is about."""
+
+# The labeller of DiffusionEngine, a detector on the frozen diffusion model.
+ADAPTER = """\
+  adapter: # labels what diffusionengine draws; learns from the real images
+    config: config/detectors/photographs_diffusion_faster_rcnn.py
+    diffusion: {path: resources/miniature/stable-diffusion}
+    iterations: 200
 """
 
 SETTINGS = {
@@ -94,6 +111,51 @@ SETTINGS = {
     denoising: {{scheduler: dpm-solver++, steps: 8, guidance: 4.0}}
     feather: 2
     filter: {{aesthetic: {{enabled: false}}, agreement: {{enabled: false}}}}
+""",
+    "instagen": """\
+  instagen-closed:
+    labeller: {{detector: own}} # the detector of the real images labels what was drawn
+    alpha: 0.3 # least score of a label; published: 0.8
+    size: 64 # this and all below are for the miniature's model
+    generator:
+      epochs: 1
+      batch_size: 16
+      ema_decay: 0.99
+      min_snr: 5.0
+      without_caption: 0.1
+      checkpointing: false
+    images:
+      base_per_category: 8
+      pairs: 0.1
+      denoising: {{scheduler: ddim, steps: 15, guidance: 4.0}}
+      batch_size: 16
+    image_format: png
+""",
+    "diffusionengine": """\
+  diffusionengine:
+    references: 60 # so many training images are drawn anew
+    generations_per_reference: 1
+    size: {{short: 128, long: 128}} # this and all below are for the miniature's model
+    sampling: {{steps: 20, guidance: [3.0, 6.0]}}
+""",
+    "detdiffusion": """\
+  detdiffusion-hard:
+    detector: {{detector: own}} # tells easy objects from hard ones
+    layouts: {{min_objects: 1}} # published: images of 3 to 8 objects
+    references: 60 # so many layouts of training images are drawn
+    words: {{columns: 16, rows: 16}} # this and all below are for the miniature's model
+    size: {{height: 64, width: 64}}
+    generator:
+      steps: 200
+      batch: 8
+      parts: 1
+      learning_rate: 6.0e-4
+      warmup: 30
+      precision: float32
+      checkpointing: false
+      ema_decay: 0.98
+      perception: {{channels: 32}}
+    denoising: {{scheduler: dpm-solver++, steps: 15, guidance: 4.0}}
 """,
 }
 RAREST = (
@@ -124,7 +186,7 @@ def own_file(
     arms = ", ".join(["real", *engines])
     merged = ", merged: true" if folder is not None else ""
     exports = "".join(
-        f"  - {{dataset: own, engine: {engine}, layout: {layout}{merged}}}\n"
+        f"  - {{dataset: own, engine: {ENGINES[engine]}, layout: {layout}{merged}}}\n"
         for engine in engines
         for layout in ("coco", "yolo")
     )
@@ -136,7 +198,7 @@ def own_file(
     ]
     if folder is not None:
         parts += [PHOTOGRAPHS.format(folder=json.dumps(str(folder.resolve())))]
-        parts += [MASK_DETECTOR if masks else BOX_DETECTOR]
+        parts += [MASK_DETECTOR if masks else BOX_DETECTOR, ADAPTER * ("diffusionengine" in engines)]
     else:
         parts += [
             "datasets:\n  own:\n    source: names\n    names:\n",

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from gen4det.core.errors import InputError
 from gen4det.core.yaml_files import read_yaml
+from gen4det.data.model_settings import ModelSource
 from gen4det.detection.config_files import config_files
 from gen4det.engines.work import Drawing, Fitting, drawing, fitting, labelling
 from gen4det.evaluation.prediction_settings import MAX_DETECTIONS
@@ -126,7 +127,16 @@ class Estimator:
         if work is None:
             return Estimate(work=None, unit="images seen", gpu_seconds=None, stored=None)
         seconds = self._seconds(task, work) if work.evaluations else 0.0
-        return Estimate(work=work.images, unit="images seen", gpu_seconds=seconds, stored=work.stored)
+        stored = min(work.stored, self._size_here(task) or work.stored)
+        return Estimate(work=work.images, unit="images seen", gpu_seconds=seconds, stored=stored)
+
+    def _size_here(self, task: Task) -> int:
+        """Bytes of the model that a variant starts from, where it lies on this disk, else 0."""
+        source = self._model(task)
+        folder = self.project.root / source.path if source else None
+        if folder is None or not folder.is_dir():
+            return 0
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
     def _plan(self, task: Task) -> Estimate:
         drawn = self._drawn(task)
@@ -150,12 +160,7 @@ class Estimator:
         Work is taken to grow with the area, which overrates images below 512 x 512 px and underrates larger
         ones: self-attention grows with its square.
         """
-        variant = self.project.engines[task.engine]
-        # A step that names no model works with one that a step before it has fitted.
-        models = [name for step in (variant.steps.draw, *variant.steps.fits) for name in step.models]
-        source = getattr(variant.settings, "model", None) or getattr(
-            self.project.config.foundation, models[0]
-        )
+        source = self._model(task)
         unet = self.costs.models.unet.get(PurePosixPath(source.path).name) if source else None
         speed = self._speed(work.precision)
         if unet is None or speed is None:
@@ -165,6 +170,13 @@ class Estimator:
         coded = work.encoded_pixels / area * models.encode
         coded += getattr(work, "decoded_pixels", 0) / area * models.decode
         return work.images * (denoised + coded / self._speed("float32"))
+
+    def _model(self, task: Task) -> ModelSource | None:
+        """What a variant draws with, or starts from."""
+        variant = self.project.engines[task.engine]
+        # A step that names no model works with one that a step before it has fitted.
+        models = [name for step in (variant.steps.draw, *variant.steps.fits) for name in step.models]
+        return getattr(variant.settings, "model", None) or getattr(self.project.config.foundation, models[0])
 
     def _speed(self, precision: str) -> float | None:
         """10^9 operations per second."""
