@@ -268,6 +268,18 @@ def test_a_missing_seed_and_an_arm_without_results_are_shown_missing(tmp_path):
     assert "1/3 (missing: 0, 1)" in text and "Missing seeds: 0, 1, 2." in text and "Not measured yet." in text
 
 
+def test_several_sets_of_an_engine_share_its_card(tmp_path):
+    results, metrics, sets = rows(tmp_path / "results", seeds=1)
+    sets |= {"toy/mosaicfusion-large": results.draw("mosaicfusion-large", min_box_side=20)}
+    facts = SETTINGS["sets"]["toy/mosaicfusion"]
+    settings = SETTINGS | {"sets": {name: facts for name in sets}}
+    card = page_of(results, settings, metrics, sets).read_text().partition('<article class="card"')[2]
+    card = card.partition("</article>")[0]
+    assert card.count('<tr><th scope="row"><a') == 2, "a line for each"
+    assert card.count("resources/miniature/stable-diffusion") == 1, "what they share is said once"
+    assert "settings of toy/mosaicfusion-large otherwise" in card
+
+
 def test_names_of_strangers_are_text_on_the_page(tmp_path):
     arms = TABLE["arms"] | {"real": {"label": "<script>alert(1)</script>"}}
     text = study(tmp_path / "results", SETTINGS | {"table": TABLE | {"arms": arms}}, seeds=1).read_text()

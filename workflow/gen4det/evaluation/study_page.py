@@ -22,7 +22,7 @@ from gen4det.evaluation.page_pictures import in_url, pictures_of
 from gen4det.evaluation.page_settings import PageSettings
 from gen4det.evaluation.pedigree import Pedigree
 from gen4det.evaluation.set_columns import COLUMNS, SetValues
-from gen4det.evaluation.study_table import Cell, Metrics, Row, study_rows
+from gen4det.evaluation.study_table import Cell, Metrics, Row
 from gen4det.evaluation.table_text import (
     NOTHING,
     SCALE_NOTES,
@@ -35,6 +35,15 @@ from gen4det.evaluation.table_text import (
 )
 
 TEMPLATES = Path(__file__).with_name("templates")
+MEASURES = {
+    "images": "images offered",
+    "labels": "labels",
+    "rejected": "labels rejected (%)",
+    "agreement": "confirmed by the real detector (%)",
+    "seconds_per_image": "seconds for an image drawn",
+    "seconds_per_offered": "seconds for an image offered",
+}
+"""Measures of a set on the card of its engine, and how people read them."""
 FEW = 8
 """Results of one kind whose records are listed; of more, the rest is counted."""
 
@@ -53,6 +62,7 @@ def render(context: Mapping[str, Any]) -> str:
 
 def page_context(
     settings: PageSettings,
+    rows: Sequence[Row],
     metrics: Metrics,
     files: Mapping[tuple[str, int], Path],
     *,
@@ -66,6 +76,7 @@ def page_context(
     """What the page shows, in plain values.
 
     Args:
+        rows: of the table.
         metrics: contents of metrics.json by arm and seed.
         files: where they lie, by arm and seed; records and losses lie around them.
         synthetic: annotations.json of each set.
@@ -79,7 +90,6 @@ def page_context(
         InputError: a file is missing or is not what it should be.
     """
     table, pedigree = settings.table, Pedigree()
-    rows = study_rows(table, metrics)
     others = [row for row in rows if table.baseline_of(row.arm) != row.arm]
     losses = {row.arm: _losses(files, row) for row in rows}
     paths = {str(path): name for name, path in synthetic.items()}
@@ -117,6 +127,8 @@ def page_context(
             (name, found) for name, path in fits.items()
             for found in drawings({name: [read_losses(path)]}).values()
         ],
+        "set_measures": MEASURES,
+        "many_sets": len(settings.sets) > 2 * len(settings.methods),
         "methods": [_method(settings, name, measures) for name in settings.methods],
         "sets": [_set(settings, name, path, pedigree) for name, path in synthetic.items()],
         "data": data_behind(pedigree, files.values()),
@@ -225,16 +237,23 @@ def _method(settings: PageSettings, name: str, measures: Mapping[str, dict[str, 
                 {
                     "name": set_name,
                     "changed": {key: tuple(map(as_text, pair)) for key, pair in facts.changed.items()},
-                    "models": facts.models,
                     "measures": {key: plain(value) for key, value in found.get("set", {}).items()},
-                    "seconds": {
-                        kind: f"{value:,.0f}" for kind, value in found.get("seconds", {}).items() if value
-                    },
+                    "seconds": ", ".join(
+                        f"{kind} {value:,.0f}" for kind, value in found.get("seconds", {}).items() if value
+                    ),
                     "devices": ", ".join(found.get("devices", ())),
                 }
             )
     facts = settings.methods[name]
-    return {"key": name, "facts": facts.model_dump(), "preset": as_yaml(facts.preset), "sets": sets}
+    mine = [it for it in settings.sets.values() if it.method == name]
+    models = list(dict.fromkeys(pair for it in mine for pair in it.models.items()))
+    return {
+        "key": name,
+        "facts": facts.model_dump(),
+        "preset": as_yaml(facts.preset),
+        "sets": sets,
+        "models": models,
+    }
 
 
 def _set(settings: PageSettings, name: str, path: Path, pedigree: Pedigree) -> dict[str, Any]:

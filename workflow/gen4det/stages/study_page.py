@@ -63,10 +63,11 @@ def main() -> None:
         inputs=tuple(dict.fromkeys(inputs)),
     ):
         shown = settings.table
-        values = set_values(shown, study_rows(shown, metrics), measures) if shown.sets else {}
+        rows = study_rows(shown, metrics)
+        values = set_values(shown, rows, measures) if shown.sets else {}
         paragraphs = methods_paragraphs(settings, metrics, files, measures)
         context = page_context(
-            settings, metrics, files, measures=measures, values=values, paragraphs=paragraphs, **named
+            settings, rows, metrics, files, measures=measures, values=values, paragraphs=paragraphs, **named
         )
         texts = {
             args.output.name: render(context),
