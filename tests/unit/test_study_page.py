@@ -363,3 +363,13 @@ def test_what_a_scale_changes_in_an_engine_stands_on_the_page():
     assert changed["denoising.steps"] == [50, 8] and changed["filter.agreement.min_score"] == [0.2, 0.1]
     assert "feather" in changed and "batch_size" not in changed
     assert page["sets"]["lvis/gen2det"]["models"] == {"inpainting": "resources/miniature/gligen-inpainting"}
+
+
+def test_an_engine_that_nobody_has_described_has_a_card_of_its_settings(tmp_path):
+    """As one has it that was just added: no file of this repository knows it."""
+    results, metrics, sets = rows(tmp_path / "results", seeds=1)
+    methods = {"mine": {"name": "mine", "idea": ""}}
+    facts = {"method": "mine", "changed": {"stripes": [None, 3]}}
+    settings = SETTINGS | {"methods": methods, "sets": {"toy/mosaicfusion": facts}}
+    text = page_of(results, settings, metrics, sets).read_text()
+    assert "stripes" in text and "arXiv 2309" not in text and "preset" not in text

@@ -164,6 +164,8 @@ def _set(settings: PageSettings, name: str, measures: dict) -> str:
         if found["rejected"] is not None:
             text += f", and {plain(found['rejected'])}% of the labels drawn were rejected"
     text += "."
+    if not method.preset:
+        return text
     if len(facts.changed) > MANY:
         return f"{text} It departs from the engine's preset in {len(facts.changed)} settings."
     changed = [f"{key} {_short(pair[1])} instead of {_short(pair[0])}" for key, pair in facts.changed.items()]
