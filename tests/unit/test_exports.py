@@ -239,14 +239,51 @@ def test_joined_parts_keep_their_area():
 
 
 def test_voc_is_read_back_with_every_whole_box_exact_and_crowds_difficult(drawn, tmp_path):
-    done = make("voc", tmp_path / "out", {"train": [drawn]})
+    make("voc", tmp_path / "out", {"train": [drawn]})
     text = (tmp_path / "out/Annotations/engine_000000000000.xml").read_text()
     assert "<xmin>9</xmin>" in text and "<xmax>28</xmax>" in text  # pixels 8 to 27, counted from 1
     assert (tmp_path / "out/classes.txt").read_text() == "cup\nsea fish\nowl\n"
     (found,) = read_folder(tmp_path / "out", Defects("refuse"), first_pixel=1).values()
     assert [a["bbox"] for a in found.data["annotations"]] == [a["bbox"] for a in drawn.data["annotations"]]
     assert [a.get("difficult", 0) for a in found.data["annotations"]] == [0, 0, 0, 1]
-    assert done.losses["masks, left out: the layout has boxes"] == 4
+
+
+def test_voc_masks_are_pictures_of_indices_the_smaller_object_on_top(drawn, tmp_path):
+    done = make("voc", tmp_path / "out", {"train": [drawn]})
+    found = {}
+    for name in ("Object", "Class"):
+        for path in sorted((tmp_path / f"out/Segmentation{name}").iterdir()):
+            with Image.open(path) as picture:
+                assert picture.mode == "P" and picture.size == (WIDTH, HEIGHT)
+                colours = np.reshape(picture.getpalette(), (-1, 3))[:4].tolist()
+                assert colours == [
+                    [0, 0, 0],
+                    [128, 0, 0],
+                    [0, 128, 0],
+                    [128, 128, 0],
+                ]  # as VOC publishes them
+                found[name, path.stem[-1]] = np.array(picture)
+    plain, holed = MASKS["plain"], MASKS["holed"]
+    assert np.array_equal(found["Object", "0"], np.where(plain, 1, np.where(holed, 2, 0)))
+    assert np.array_equal(found["Class", "0"], np.where(plain, 2, np.where(holed, 1, 0)))
+    assert np.array_equal(found["Object", "1"], MASKS["parted"])
+    assert np.array_equal(found["Class", "2"], np.where(plain, 255, 0))  # a crowd
+    stems = (tmp_path / "out/ImageSets/Segmentation/train.txt").read_text().split()
+    assert len(stems) == 3 and (tmp_path / f"out/SegmentationClass/{stems[0]}.png").is_file()
+    assert "sea fish:0,128,0::" in (tmp_path / "out/labelmap.txt").read_text()
+    assert done.losses["masks that a smaller object covers in part"] == 1
+    assert "<segmented>1<" in (tmp_path / f"out/Annotations/{stems[0]}.xml").read_text()
+
+
+def test_voc_has_no_masks_of_an_image_where_an_object_has_none(drawn, tmp_path):
+    labels = [dict(it) for it in drawn.data["annotations"]]
+    del labels[0]["segmentation"]
+    done = make(
+        "voc", tmp_path / "out", {"train": [Part("e", drawn.data | {"annotations": labels}, drawn.images)]}
+    )
+    stems = (tmp_path / "out/ImageSets/Segmentation/train.txt").read_text().split()
+    assert len(stems) == 2
+    assert done.losses["masks, left out: other objects of their image have none"] == 1
 
 
 # --- imagefolder ----------------------------------------------------------------------------------
@@ -292,10 +329,13 @@ def test_an_interrupted_export_goes_on_and_ends_with_the_same_bytes(layout, draw
     with pytest.raises(KeyboardInterrupt):
         export({"train": [drawn]}, CATEGORIES, layout, tmp_path / "out", "fingerprint")
     assert not (tmp_path / "out").exists()
-    (picture,) = list(work_folder(tmp_path / "out").rglob("engine_000000000000.png"))
-    before = picture.stat().st_mtime_ns
+    folder = {"coco": "images/train", "yolo": "images/train", "voc": "JPEGImages", "imagefolder": "train"}[
+        layout
+    ]
+    picture = Path(folder, "engine_000000000000.png")
+    before = (work_folder(tmp_path / "out") / picture).stat().st_mtime_ns
     make(layout, tmp_path / "out", {"train": [drawn]})
-    assert next((tmp_path / "out").rglob("engine_000000000000.png")).stat().st_mtime_ns == before
+    assert (tmp_path / "out" / picture).stat().st_mtime_ns == before
     files = {it.relative_to(tmp_path / "whole") for it in (tmp_path / "whole").rglob("*") if it.is_file()}
     assert files == {it.relative_to(tmp_path / "out") for it in (tmp_path / "out").rglob("*") if it.is_file()}
     assert all((tmp_path / "whole" / it).read_bytes() == (tmp_path / "out" / it).read_bytes() for it in files)

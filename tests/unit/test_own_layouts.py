@@ -94,6 +94,17 @@ def test_voc_counts_pixels_from_1_unless_a_coordinate_is_0(tmp_path, caplog):
     assert labels(dataset.train)["train0.png"][0] == ("cup", [1, 1, 19, 15])
 
 
+def test_masks_of_voc_are_no_photographs(tmp_path, caplog):
+    folder = own_layouts.voc(tmp_path / "mine")
+    for name in ("A/SegmentationClass", "SegmentationObject"):
+        (folder / name).mkdir(parents=True)
+        for path in (folder / "JPEGImages").iterdir():
+            (folder / name / path.name).write_bytes(b"no picture")
+    dataset, _ = register(folder)
+    assert labels(dataset.train) == expected("train")
+    assert "have no XML file" not in caplog.text
+
+
 def test_difficult_objects_of_voc_are_learnt_and_ignored_when_measured(tmp_path):
     mark = lambda data: data["annotations"][0].update(iscrowd=1)  # noqa: E731
     dataset, _ = register(own_layouts.voc(tmp_path / "mine", train=mark, val=mark))

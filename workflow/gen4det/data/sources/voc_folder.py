@@ -46,7 +46,7 @@ def read_voc(root: Path, defects: Defects, first_pixel: FirstPixel) -> dict[str,
         InputError: no XML file of VOC, one that an image set names is missing, or what `defects` refuses.
     """
     lists = _image_sets(root)
-    images = images_by_stem(root)
+    images = _photographs(root)
     pages: dict[str, list[_Page]] = {}
     for path in progress(list(files_below(root, frozenset({".xml"}))), "reading XML files", "file"):
         split = lists.get(path.stem) if lists else split_of(path.parent.relative_to(root).as_posix())
@@ -66,6 +66,16 @@ def read_voc(root: Path, defects: Defects, first_pixel: FirstPixel) -> dict[str,
     if unlabelled > 0 and not lists:
         log.warning("%s: %d images have no XML file and are left out", root, unlabelled)
     return {split: _split(root, pages[split], names, origin, defects) for split in pages}
+
+
+def _photographs(root: Path) -> dict[str, list[Path]]:
+    """Images by stem; SegmentationClass and SegmentationObject hold masks under the same names."""
+    masks = ("SegmentationClass", "SegmentationObject")
+    found = {
+        stem: [path for path in paths if not path.parent.name.startswith(masks)]
+        for stem, paths in images_by_stem(root).items()
+    }
+    return {stem: paths for stem, paths in found.items() if paths}
 
 
 def _image_sets(root: Path) -> dict[str, str]:
