@@ -223,6 +223,7 @@ def test_the_page_shows_question_table_cards_cost_and_filters(page):
         "share kept", "component too small", "min box side",
     ):  # fmt: skip
         assert told in text, told
+    assert text.count('href="#data-toy"') > 5 and 'id="data-toy"' in text
     assert "21.7" not in text.partition('id="published"')[0], "published numbers have a part of their own"
     assert "published, not measured here" in text and "Toy et al. (arXiv 0000.00000), Table 1" in text
 
@@ -245,6 +246,7 @@ def test_one_seed_no_masks_and_no_sets(tmp_path):
     table = {**TABLE, "arms": {"real": {}}, "seeds": [0], "published": {}, "sets": {}, "laid_out": []}
     arms = {"real": {"dataset": "toy", "detector": "mask-rcnn", "real": True}}
     text = page_of(results, {"table": table, "arms": arms}, metrics, {}).read_text()
+    assert not lost_links(text)
     assert "20.0" in text and "±" not in text and 'id="engines"' not in text and 'id="published"' not in text
 
 
@@ -256,8 +258,13 @@ def test_an_arm_that_was_refused_and_its_empty_set_are_shown_as_such(tmp_path):
     metrics += [f"drawn:0={results.train('drawn', 0, {'refused': reason}, made)}"]
     table = TABLE | {"seeds": [0]}
     text = page_of(results, SETTINGS | {"table": table}, metrics, {"toy/mosaicfusion": made}).read_text()
-    assert "Nothing is left to train on" in text
+    assert "Nothing is left to train on" in text and not lost_links(text)
     assert "not trained: all 10 labels" in text and "<min_box_side>" not in text, "escaped"
+
+
+def lost_links(text: str) -> set[str]:
+    """Addresses inside a page that lead nowhere."""
+    return set(re.findall(r'href="#([^"]+)"', text)) - set(re.findall(r'\bid="([^"]+)"', text))
 
 
 def test_a_missing_seed_and_an_arm_without_results_are_shown_missing(tmp_path):
@@ -266,6 +273,7 @@ def test_a_missing_seed_and_an_arm_without_results_are_shown_missing(tmp_path):
     metrics = [f"real:2={results.train('real', 2, metrics_of(20.0))}"]
     text = page_of(results, SETTINGS, metrics, {"toy/mosaicfusion": made}).read_text()
     assert "1/3 (missing: 0, 1)" in text and "Missing seeds: 0, 1, 2." in text and "Not measured yet." in text
+    assert not lost_links(text)
 
 
 def test_several_sets_of_an_engine_share_its_card(tmp_path):
@@ -278,6 +286,14 @@ def test_several_sets_of_an_engine_share_its_card(tmp_path):
     assert card.count('<tr><th scope="row"><a') == 2, "a line for each"
     assert card.count("resources/miniature/stable-diffusion") == 1, "what they share is said once"
     assert "settings of toy/mosaicfusion-large otherwise" in card
+
+
+def test_results_without_records_are_shown_without_a_way_back(tmp_path):
+    results, metrics, sets = rows(tmp_path / "results", seeds=1)
+    for record in (tmp_path / "results").rglob("*.record.json"):
+        record.unlink()
+    text = page_of(results, SETTINGS, metrics, sets).read_text()
+    assert "No records lie beside these results." in text and "20.0" in text and not lost_links(text)
 
 
 def test_names_of_strangers_are_text_on_the_page(tmp_path):
