@@ -19,7 +19,7 @@ OWN ?= config/own.yaml
 TABLE := $(RESULTS)/tables/$(STUDY)
 FIGURES := $(RESULTS)/figures/$(STUDY)
 # Made first, before any evaluation: the last trainings wait for it.
-FIRST := --prioritize $(RESULTS)/synthetic/lvis/mosaicfusion/annotations.json $(RESULTS)/synthetic/lvis/gen2det/annotations.json
+FIRST := --prioritize $(RESULTS)/synthetic/lvis/mosaicfusion/set.json $(RESULTS)/synthetic/lvis/gen2det/set.json
 # Of which scale, and where to; the folder beside the archive is the same, unpacked.
 SCALE = $(if $(CONFIGFILE),--configfile $(CONFIGFILE) --)
 REPORT := results/report.zip

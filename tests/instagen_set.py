@@ -72,7 +72,7 @@ class Run:
         self.settings, self.dataset, self.folder = settings, dataset, folder
         self.foundation = FoundationSettings(diffusion=ModelSource(path=str(model)))
         self.generator, self.head = folder / "generator", folder / "head"
-        self.shard, self.found = folder / "0.json", folder / "found.json"
+        self.shard, self.found = folder / "0.arrow", folder / "found.json"
 
     def worker(self, part: str, settings: Settings | None = None):
         """What does a step."""

@@ -7,7 +7,7 @@ from local_cluster import call
 
 from checkouts import Checkout
 
-ANNOTATIONS = "results/test/synthetic/lvis/slow/annotations.json"
+ANNOTATIONS = "results/test/synthetic/lvis/slow/set.json"
 SHARDS = "results/test/synthetic/lvis/slow/shards"
 
 

@@ -16,7 +16,7 @@ from patience import patience
 pytestmark = [pytest.mark.workflow, pytest.mark.disturbance]
 FILES = (
     ANNOTATIONS,
-    *(f"{SHARDS}/{name}.{suffix}" for name in ("00000", "00001") for suffix in ("zip", "json")),
+    *(f"{SHARDS}/{name}.{suffix}" for name in ("00000", "00001") for suffix in ("zip", "arrow")),
 )
 
 

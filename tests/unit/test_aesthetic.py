@@ -217,7 +217,7 @@ def test_shards_are_rated_and_the_training_images_calibrated(tmp_path, monkeypat
     with ShardInProgress(tmp_path / "00000", {"run": 1}, 0, 1) as work:
         work.save(0, drawn)
         work.assemble([0], [])
-    run(rate, monkeypatch, head, "--shard", tmp_path / "00000.json", "--output", tmp_path / "rated.json")
+    run(rate, monkeypatch, head, "--shard", tmp_path / "00000.arrow", "--output", tmp_path / "rated.json")
     rated = json.loads((tmp_path / "rated.json").read_text())
     assert sorted(rated["scores"]) == [str(1_000_000 + i) for i in range(4)]
     assert rated["models"] == measured["models"]

@@ -12,7 +12,6 @@ from gen4det.filters.agreement import (
     NO_MATCH,
     box_iou,
     compact,
-    disagreements,
     unconfirmed,
 )
 from gen4det.filters.measurements import Measurements
@@ -101,7 +100,7 @@ def test_raising_a_threshold_never_adds_a_label(seed, iou, score, more):
     def kept(min_iou: float, min_score: float) -> set[int]:
         agreement = AgreementSettings(enabled=True, min_iou=min_iou, min_score=min_score)
         settings = FilterSettings(agreement=agreement)
-        measured = Measurements(disagreements=disagreements(labels, {"1": found}, agreement))
+        measured = Measurements(detections={"1": found})
         good, bad = split_labels([IMAGE], labels, settings, measured)
         assert sorted(a["id"] for a in good + bad) == list(range(6))
         return {a["id"] for a in good}
@@ -125,8 +124,9 @@ def test_detections_are_stored_best_first_by_image():
 
 
 def reasons(settings: FilterSettings, images, labels, detections=None, **measured) -> dict[int, str]:
-    unclear = disagreements(labels, detections or {}, settings.agreement)
-    _, rejected = split_labels(images, labels, settings, Measurements(disagreements=unclear, **measured))
+    _, rejected = split_labels(
+        images, labels, settings, Measurements(detections=detections or {}, **measured)
+    )
     return {a["id"]: a["reason"] for a in rejected}
 
 

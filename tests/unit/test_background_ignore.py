@@ -29,7 +29,7 @@ def config(tmp_path_factory) -> Path:
 def items(tmp_path_factory) -> list[dict]:
     """Two images with objects, as a loader gives them; the second one first as a real image with masks."""
     dataset = tiny_dataset(tmp_path_factory.mktemp("data"), [[3, 7], [7, 3]])
-    source = Source("tiny", dataset.train.annotations_path, dataset.train.load(), dataset.train.images)
+    source = Source("tiny", dataset.train.annotations_path, dataset.train.labels(), dataset.train.images)
     pipeline = [
         dict(type="LoadStoredImage"),
         dict(type="LoadAnnotations", with_bbox=True, with_mask=True),

@@ -207,7 +207,7 @@ def test_a_drawn_set_that_is_the_rendering_is_called_as_the_rendering_is(detecto
     write_manifest(rows_of_kept, rows[:2])
     stage(
         monkeypatch, "judge", "--settings", json.dumps(SETTINGS), "--detector", detector,
-        "--shards", tmp_path / "00000.json", "--manifest", rows_of_kept, "--device", "cpu",
+        "--shards", tmp_path / "00000.arrow", "--manifest", rows_of_kept, "--device", "cpu",
         "--output", tmp_path / "judgement.json",
     )  # fmt: skip
     judgement = json.loads((tmp_path / "judgement.json").read_text())

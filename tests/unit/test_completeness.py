@@ -22,6 +22,7 @@ from tiny_detector import CATEGORIES, tiny_config, tiny_dataset, tiny_synthetic
 from gen4det.core.errors import InputError
 from gen4det.core.json_files import read_json
 from gen4det.core.provenance import write_json
+from gen4det.data.label_sets import LabelSet
 from gen4det.detection.completeness import make_aware, require_aware
 from gen4det.detection.datasets import DetectionDataset, Source, seed_everything
 from gen4det.detection.detectors import build_model, load_config
@@ -50,7 +51,7 @@ def dataset(tmp_path_factory):
 
 def items_of(dataset, completeness: Completeness) -> list[dict]:
     train = dataset.train
-    source = Source("tiny", train.annotations_path, train.load(), train.images, completeness=completeness)
+    source = Source("tiny", train.annotations_path, train.labels(), train.images, completeness=completeness)
     data = DetectionDataset([source], CATEGORIES, PIPELINE, masks=True)
     return [data[Draw(index, 0)] for index in range(len(data))]
 
@@ -248,7 +249,8 @@ def test_base_categories_are_those_that_the_annotations_call_so(dataset):
     for category in marked["categories"]:
         category["split"] = "novel" if category["id"] == 20 else "base"
     base = Completeness(categories="base")
-    source = Source("x", Path("/elsewhere/a.json"), marked, train.images, completeness=base)
+    labels = LabelSet.of(marked, "/elsewhere/a.json")
+    source = Source("x", Path("/elsewhere/a.json"), labels, train.images, completeness=base)
     items = DetectionDataset([source], CATEGORIES, PIPELINE, masks=True)
     assert items[Draw(0, 0)]["data_samples"].gt_instances.get("annotated") == [SQUARE, DISC]
     with pytest.raises(InputError, match="none is called base; train on a subset with labels: base"):

@@ -1,6 +1,5 @@
 """Training images of several sources."""
 
-import copy
 import random
 from dataclasses import replace
 
@@ -11,7 +10,8 @@ from tiny_detector import CATEGORIES, SIZE, tiny_dataset, tiny_synthetic
 
 from gen4det.core.errors import InputError
 from gen4det.data.images import ImageStore, encode_image
-from gen4det.data.shards import load_synthetic
+from gen4det.data.label_sets import LabelSet
+from gen4det.data.shards import open_synthetic
 from gen4det.detection.datasets import DetectionDataset, Source
 from gen4det.detection.samplers import Draw
 from gen4det.detection.settings import Completeness
@@ -27,20 +27,21 @@ PIPELINE = [
 @pytest.fixture(scope="module")
 def real(tmp_path_factory) -> Source:
     dataset = tiny_dataset(tmp_path_factory.mktemp("real"), [[3], [], [7, 20], [3, 3]])
-    return Source("tiny", dataset.train.annotations_path, dataset.train.load(), dataset.train.images)
+    return Source("tiny", dataset.train.annotations_path, dataset.train.labels(), dataset.train.images)
 
 
 @pytest.fixture(scope="module")
 def synthetic(tmp_path_factory) -> Source:
     path = tiny_synthetic(tmp_path_factory.mktemp("mosaicfusion"), [[20], [20, 7]])
-    annotations, images = load_synthetic(path)
-    return Source("mosaicfusion", path, annotations, images, synthetic=True)
+    labels, images = open_synthetic(path)
+    return Source("mosaicfusion", path, labels, images, synthetic=True)
 
 
 def changed(source: Source, change) -> Source:
-    annotations = copy.deepcopy(source.annotations)
+    annotations = source.labels.tables[0].as_coco()
     change(annotations)
-    return Source(source.name, source.path, annotations, source.images, source.synthetic)
+    labels = LabelSet.of(annotations, source.path)
+    return Source(source.name, source.path, labels, source.images, source.synthetic)
 
 
 def test_sources_stand_one_behind_the_other_and_tag_their_images(real, synthetic):
@@ -54,7 +55,7 @@ def test_sources_stand_one_behind_the_other_and_tag_their_images(real, synthetic
 def test_category_ids_with_gaps_become_dense_labels_in_order_of_id(real):
     data = DetectionDataset([real], CATEGORIES, PIPELINE, masks=True)
     assert data.metainfo["classes"] == ("square", "disc", "ring")  # ids 3, 7, 20
-    assert data.contents == [[0], [1, 2], [0]]
+    assert list(data.contents) == [[0], [1, 2], [0]]
     assert data[Draw(1, 0)]["data_samples"].gt_instances.labels.tolist() == [1, 2]
 
 
@@ -173,9 +174,9 @@ def test_an_image_of_another_size_is_refused(real, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     small = encode_image(np.zeros((SIZE // 2, SIZE, 3), np.uint8), "png")
-    for record in real.annotations["images"]:
+    for record in real.labels.tables[0].as_coco()["images"]:
         (folder / record["file_name"]).write_bytes(small)
-    source = Source("tiny", real.path, real.annotations, ImageStore(folder))
+    source = Source("tiny", real.path, real.labels, ImageStore(folder))
     data = DetectionDataset([source], CATEGORIES, PIPELINE, masks=True)
     with pytest.raises(InputError, match=r"000001\.png: 64 x 32 pixels; annotated as 64 x 64"):
         data[Draw(0, 0)]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gen4det.detection import samplers
+from gen4det.detection.label_index import Contents
 from gen4det.detection.samplers import BatchSampler, Draw, InterleavedSampler, Pool, repeat_factors, replayed
 
 
@@ -20,26 +21,26 @@ def take(iterable, count):
 
 def test_repeat_factors_follow_lvis():
     contents = [[0]] * 90 + [[0, 1]] * 9 + [[0, 1, 2]]  # shares of images: 1, 0.1, 0.01
-    factors = repeat_factors(contents, threshold=0.25)
+    factors = repeat_factors(Contents.of(contents), threshold=0.25)
     assert factors[0] == 1
     assert factors[90] == pytest.approx(math.sqrt(0.25 / 0.1))
     assert factors[99] == pytest.approx(math.sqrt(0.25 / 0.01))
 
 
 def test_threshold_zero_and_images_without_objects_repeat_nothing():
-    assert repeat_factors([[0], [], [1]], threshold=0.0).tolist() == [1, 1, 1]
-    assert repeat_factors([[0], []], threshold=1.0)[1] == 1
+    assert repeat_factors(Contents.of([[0], [], [1]]), threshold=0.0).tolist() == [1, 1, 1]
+    assert repeat_factors(Contents.of([[0], []]), threshold=1.0)[1] == 1
 
 
 def test_factors_can_be_counted_on_the_real_images_alone():
     contents = [[0]] * 9 + [[1]] + [[1]] * 30  # the last thirty are synthetic
     real = np.array([True] * 10 + [False] * 30)
-    assert repeat_factors(contents, 0.5)[9] == 1  # 31 of 40 images show category 1
-    assert repeat_factors(contents, 0.5, counted=real)[9] == pytest.approx(math.sqrt(0.5 / 0.1))
+    assert repeat_factors(Contents.of(contents), 0.5)[9] == 1  # 31 of 40 images show category 1
+    assert repeat_factors(Contents.of(contents), 0.5, counted=real)[9] == pytest.approx(math.sqrt(0.5 / 0.1))
 
 
 def test_a_category_that_only_synthetic_images_show_counts_as_one_real_image():
-    factors = repeat_factors([[0]] * 4 + [[1]], 1.0, counted=np.array([True] * 4 + [False]))
+    factors = repeat_factors(Contents.of([[0]] * 4 + [[1]]), 1.0, counted=np.array([True] * 4 + [False]))
     assert factors[4] == pytest.approx(2.0)
 
 
@@ -166,10 +167,10 @@ def test_draws_travel_to_workers():
 def test_a_real_image_of_the_rarest_category_takes_the_place_of_a_synthetic_one():
     contents = [[0], [0, 1], [0, 2], [2], [0, 1], [0, 2, 3]]
     synthetic = np.array([False] * 4 + [True] * 2)
-    places = replayed(contents, synthetic)
+    places = replayed(Contents.of(contents), synthetic)
     assert {index: others.tolist() for index, others in places.items()} == {4: [1], 5: [2, 3]}
     with pytest.raises(ValueError, match="image 4: no real image"):
-        replayed([[0], [0, 1], [0], [0], [7], [0]], synthetic)
+        replayed(Contents.of([[0], [0, 1], [0], [0], [7], [0]]), synthetic)
 
 
 def test_replaying_changes_which_images_come_and_nothing_else():

@@ -15,11 +15,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tiny_adapter import save_adapter, save_model
 
+from filtered import write_filtered
 from gen4det.core.errors import InputError
 from gen4det.core.provenance import write_json
 from gen4det.core.yaml_files import merge
 from gen4det.data.datasets import load_dataset
-from gen4det.data.shards import load_run
+from gen4det.data.label_sets import as_dictionaries
 from gen4det.detection.labelling import detect_in_features
 from gen4det.detection.weights import Detector
 from gen4det.diffusion.features import FeatureTaps
@@ -36,7 +37,6 @@ from gen4det.engines.diffusionengine.page import Descendant, agreement, encode_r
 from gen4det.engines.diffusionengine.redraw import redraw
 from gen4det.engines.diffusionengine.settings import LAST_STEP, PIXELS
 from gen4det.engines.shard_writer import ShardInProgress
-from gen4det.filters.selection import select, synthetic_set
 from gen4det.filters.settings import FilterSettings
 from gen4det.orchestration.variants import load_engines, read_variants
 
@@ -269,10 +269,7 @@ def filtered(folder: Path, items: list[base.Generated], settings: FilterSettings
     with ShardInProgress(folder / "00000", {"dataset": "x"}, 0, 1) as work:
         work.save(0, items)
         work.assemble([0], CATEGORIES)
-    training = {"categories": CATEGORIES, "images": [], "annotations": []}
-    return synthetic_set(
-        select(load_run([folder / "00000.json"]), training, settings), training, "coco", "rle", "."
-    )
+    return as_dictionaries(write_filtered([folder / "00000.arrow"], folder / "set.json", settings))[0]
 
 
 def test_check_5_a_score_of_exactly_the_threshold_is_too_little(tmp_path):

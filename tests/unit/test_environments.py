@@ -15,6 +15,7 @@ from public_data import voc_archive
 from test_filter_stage import write_shards, write_toy_dataset
 
 from environments import ROOT, hidden, stages, write_guard
+from gen4det.data.label_sets import as_dictionaries
 from gen4det.engines.base import known_methods, settings_class
 
 BY_HAND = {"annotate", "check_run"}
@@ -79,13 +80,14 @@ def test_filter(guard, tmp_path, segmentation):
     run(
         guard, "filter", {"filter": {"segmentation": segmentation}},
         "--dataset", dataset, "--shards", *shards,
-        "--output", tmp_path / "set/annotations.json", "--rejected", tmp_path / "set/rejected.json",
+        "--output", tmp_path / "set/set.json",
     )  # fmt: skip
     run(
-        guard, "filter_page", {}, "--synthetic", tmp_path / "set/annotations.json",
+        guard, "filter_page", {}, "--synthetic", tmp_path / "set/set.json",
         "--fractions", tmp_path / "set/filter.csv", "--output", tmp_path / "set/filter.pdf",
     )  # fmt: skip
-    exported = json.loads((tmp_path / "set/annotations.json").read_text())["annotations"][0]["segmentation"]
+    offered, _ = as_dictionaries(tmp_path / "set/set.json")
+    exported = offered["annotations"][0]["segmentation"]
     assert isinstance(exported, dict if segmentation == "rle" else list)
 
 

@@ -14,6 +14,7 @@ from gen4det.core.errors import InputError
 from gen4det.core.provenance import PACKAGE_ROOT, write_json
 from gen4det.core.yaml_files import read_yaml
 from gen4det.data.images import ShardWriter, encode_image
+from gen4det.data.label_tables import write_table
 from gen4det.data.shards import archive_digest, shard_identity
 from gen4det.evaluation import fidelity_table
 from gen4det.evaluation.encoders import load_classifier, load_encoder
@@ -180,7 +181,7 @@ def write_set(folder, dataset, images: int = 5):
         "rejected": [],
         "categories": real["categories"],
     }
-    write_json(folder / "00000.json", data)
+    write_table(folder / "00000.arrow", data)
     detections = {"of": shard_identity(data), "split": dataset.train.hash, "detections": found}
     write_json(folder / "found.json", detections)
     return data, detections
@@ -198,7 +199,7 @@ def test_the_stage_measures_a_set_and_says_why_a_distance_is_missing(tmp_path, m
     command = ["fidelity", "--settings", json.dumps({"settings": settings}), "--dataset", str(dataset.path)]
     command += [
         "--shards",
-        str(tmp_path / "set/00000.json"),
+        str(tmp_path / "set/00000.arrow"),
         "--detections",
         str(tmp_path / "set/found.json"),
     ]

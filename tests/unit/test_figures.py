@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from filtered import write_filtered
 from gen4det.core.errors import InputError
 from gen4det.data.images import ShardWriter, encode_image
+from gen4det.data.label_tables import write_table
 from gen4det.data.masks import mask_to_rle
+from gen4det.data.shards import archive_digest
 from gen4det.evaluation.figures import study_figure
 from gen4det.evaluation.gallery import (
     choose_kept,
@@ -194,9 +198,11 @@ def write_set(folder, shards):
                 else:
                     reason = "min_area" if index == 9 else "more than one component"
                     rejected.append(label | {"reason": reason})
-        path = folder / "shards" / f"{shard:05d}.json"
+        path = folder / "shards" / f"{shard:05d}.arrow"
+        digest = archive_digest(path.with_suffix(".zip"))
+        info = {"shard": shard, "shards": shards, "run": "r", "archive": f"{shard:05d}.zip", "digest": digest}
         data = {"images": images, "annotations": annotations, "rejected": rejected, "categories": categories}
-        path.write_text(json.dumps({"info": {}, **data}))
+        write_table(path, {"info": info, **data})
         paths.append(str(path))
     return paths
 
@@ -236,17 +242,10 @@ def test_the_gallery_of_shards_does_not_depend_on_their_number(tmp_path, monkeyp
 
 def test_the_gallery_of_a_synthetic_set_tells_reasons_in_words(tmp_path, monkeypatch):
     (shard,) = write_set(tmp_path / "drawn", 1)
-    data = json.loads((tmp_path / "drawn" / "shards" / "00000.json").read_text())
-    info = {"info": {"images": "shards"}}
-    kept = {key: value for key, value in data.items() if key != "rejected"} | info
-    rejected = {key: value for key, value in data.items() if key != "annotations"} | info
-    (tmp_path / "drawn" / "annotations.json").write_text(json.dumps(kept))
-    (tmp_path / "drawn" / "rejected.json").write_text(json.dumps(rejected))
-    generated = read_synthetic(tmp_path / "drawn" / "annotations.json")
+    synthetic = write_filtered([Path(shard)], tmp_path / "drawn" / "set.json")
+    generated = read_synthetic(synthetic)
     assert generated.name == "drawn" and len(generated.kept) == 6 and len(generated.rejected) == 4
-    from_set = gallery(
-        monkeypatch, tmp_path / "set.pdf", "--synthetic", str(tmp_path / "drawn" / "annotations.json")
-    )
+    from_set = gallery(monkeypatch, tmp_path / "set.pdf", "--synthetic", str(synthetic))
     assert from_set == gallery(monkeypatch, tmp_path / "shards.pdf", "--shards", shard)
 
 
@@ -261,8 +260,8 @@ def test_reasons_and_counts_stand_on_the_page(tmp_path):
 def test_a_gallery_needs_images(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="--shards or --synthetic"):
         gallery(monkeypatch, tmp_path / "gallery.pdf")
-    with pytest.raises(InputError, match="No such file"):
-        gallery(monkeypatch, tmp_path / "gallery.pdf", "--shards", str(tmp_path / "gone.json"))
+    with pytest.raises(InputError, match="no such file"):
+        gallery(monkeypatch, tmp_path / "gallery.pdf", "--shards", str(tmp_path / "gone.arrow"))
 
 
 def test_names_are_text_in_figures_whatever_their_letters(tmp_path):

@@ -12,6 +12,8 @@ from tiny_detector import tiny_config, tiny_dataset
 from gen4det.core.errors import InputError
 from gen4det.data.datasets import load_dataset
 from gen4det.data.images import ShardWriter, encode_image
+from gen4det.data.label_sets import as_dictionaries
+from gen4det.data.label_tables import write_table
 from gen4det.data.shards import archive_digest, load_shard, shard_identity
 from gen4det.detection.settings import DetectorSettings
 from gen4det.filters.agreement import compact
@@ -30,7 +32,7 @@ class Set:
         self.folder, self.monkeypatch = folder, monkeypatch
         self.dataset = load_dataset(write_toy_dataset(folder / "data", "lvis"))
         self.shards = write_shards(folder / "set/shards")
-        self.annotations = folder / "set/annotations.json"
+        self.annotations = folder / "set/set.json"
 
     def measure(self, values: dict, **changes) -> list[Path]:
         """One file per shard with `values`, a function of the shard where callable."""
@@ -70,11 +72,11 @@ class Set:
         arguments = [
             "--settings", json.dumps({"settings": {"filter": settings}}), "--dataset", self.dataset.path,
             "--shards", *self.shards, "--output", self.annotations,
-            "--rejected", self.annotations.with_name("rejected.json"), *more,
+            *more,
         ]  # fmt: skip
         self.monkeypatch.setattr(sys, "argv", ["filter", *map(str, arguments)])
         stage.main()
-        return json.loads(self.annotations.with_name("rejected.json").read_bytes())
+        return as_dictionaries(self.annotations)[1]
 
 
 @pytest.fixture
@@ -98,17 +100,17 @@ def test_an_image_at_the_mean_is_kept_and_one_below_is_dropped_whole(drawn):
     rejected = drawn.filter(AESTHETIC, "--aesthetic", *drawn.rate(SCORES), "--calibration", drawn.calibrate())
     dropped = [a["image_id"] for a in rejected["rejected"] if a["reason"] == "aesthetic"]
     assert dropped == [IMAGES[0]] * 2
-    data = json.loads(drawn.annotations.read_bytes())
+    data, _ = as_dictionaries(drawn.annotations)
     assert [image["id"] for image in data["images"]] == [IMAGES[1], IMAGES[4]]
     assert len(data["annotations"]) + len(rejected["rejected"]) == 10
-    record = json.loads((drawn.folder / "set/annotations.json.record.json").read_text())
+    record = json.loads((drawn.folder / "set/set.json.record.json").read_text())
     assert record["aesthetic_threshold"] == 5.0
 
 
 def test_a_number_needs_no_calibration(drawn):
     settings = {"aesthetic": {"enabled": True, "threshold": 5.05}}
     drawn.filter(settings, "--aesthetic", *drawn.rate(SCORES), "--calibration")
-    assert [image["id"] for image in json.loads(drawn.annotations.read_bytes())["images"]] == [IMAGES[4]]
+    assert [image["id"] for image in as_dictionaries(drawn.annotations)[0]["images"]] == [IMAGES[4]]
     with pytest.raises(InputError, match="real-mean needs --calibration"):
         drawn.filter(AESTHETIC, "--aesthetic", *drawn.rate(SCORES))
 
@@ -163,7 +165,7 @@ def test_labels_the_detector_does_not_confirm_are_listed_with_the_reason(drawn):
     assert {i: r for i, r in reasons.items() if i in own} == {
         labels[1]["id"]: "low_score", labels[4]["id"]: "no_match", labels[5]["id"]: "no_match"
     }  # fmt: skip
-    data = json.loads(drawn.annotations.read_bytes())
+    data, _ = as_dictionaries(drawn.annotations)
     assert len(data["annotations"]) == 3
     # The objects are still in the picture: nobody may take their absence for granted.
     incomplete = {image["id"]: image["not_exhaustive_category_ids"] for image in data["images"]}
@@ -241,9 +243,9 @@ def test_detections_of_mixed_sizes_depend_on_no_other_image(drawn, detector, mon
     info = {"shard": 0, "shards": 1, "run": "r", "archive": "00000.zip"}
     info["digest"] = archive_digest(tmp_path / "00000.zip")
     shard = {"images": images, "annotations": [], "categories": [], "rejected": [], "info": info}
-    (tmp_path / "00000.json").write_text(json.dumps(shard))
+    write_table(tmp_path / "00000.arrow", shard)
     one, many = (
-        run_detect(monkeypatch, detector, tmp_path / "00000.json", **{"batch-size": size})["detections"]
+        run_detect(monkeypatch, detector, tmp_path / "00000.arrow", **{"batch-size": size})["detections"]
         for size in (1, 16)
     )
     assert one.keys() == many.keys() and len(one) == len(sizes)

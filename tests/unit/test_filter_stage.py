@@ -9,23 +9,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from filtered import write_filtered, write_shard
 from gen4det.core.errors import InputError, RefusedInput
 from gen4det.core.provenance import write_json
-from gen4det.data.annotations import category_counts, load_annotations
+from gen4det.data.annotations import category_counts
 from gen4det.data.datasets import DatasetDescriptor, load_dataset, write_dataset
 from gen4det.data.images import ShardWriter, encode_image
+from gen4det.data.label_sets import OFFERED, as_dictionaries
+from gen4det.data.label_tables import Columns, LabelTable, as_coco, write_table
 from gen4det.data.masks import area_of_rle, box_of_rle, mask_to_rle, polygons_to_rle, rle_to_mask
-from gen4det.data.shards import load_synthetic
+from gen4det.data.shards import load_synthetic, open_synthetic
 from gen4det.engines.base import Generated, Instance
 from gen4det.engines.shard_writer import IMAGE_DROPPED, ShardInProgress
 from gen4det.evaluation.filter_page import filter_page, read_fractions
 from gen4det.evaluation.gallery import gallery_page, read_synthetic
 from gen4det.evaluation.measures.synthetic_set import synthetic_set_measures
 from gen4det.evaluation.study_settings import GallerySettings
-from gen4det.filters.label_filters import failed_filter
-from gen4det.filters.selection import Selection, kept_fractions, synthetic_set
+from gen4det.filters.selection import Tally, kept_fractions
 from gen4det.filters.settings import FilterSettings
-from gen4det.filters.verdicts import split_labels
+from gen4det.filters.verdicts import CODES, split_labels
 from gen4det.stages import filter as stage
 
 SIZE = (48, 64)
@@ -97,7 +99,7 @@ def write_shards(folder: Path, form: str = "lvis") -> list[Path]:
             work.save(shard, members)
             work.assemble([shard], categories)
             work.discard()
-        paths.append(folder / f"{shard:05d}.json")
+        paths.append(folder / f"{shard:05d}.arrow")
     return paths
 
 
@@ -108,15 +110,15 @@ def run(tmp_path, monkeypatch):
     def call(form: str = "lvis", **settings) -> tuple[dict, dict, list[dict]]:
         dataset = write_toy_dataset(tmp_path / f"data-{form}", form)
         paths = write_shards(tmp_path / "set" / "shards")
-        annotations, rejected = tmp_path / "set" / "annotations.json", tmp_path / "set" / "rejected.json"
+        output = tmp_path / "set" / "set.json"
         arguments = [
             "--settings", json.dumps({"settings": {"filter": settings}, "code": "x"}), "--dataset", dataset,
-            "--shards", *reversed(paths), "--output", annotations, "--rejected", rejected,
+            "--shards", *reversed(paths), "--output", output,
         ]  # fmt: skip
         monkeypatch.setattr(sys, "argv", ["filter", *map(str, arguments)])
         stage.main()
         table = list(csv.DictReader((tmp_path / "set" / "filter.csv").open()))
-        return load_annotations(annotations), json.loads(rejected.read_bytes()), table
+        return *as_dictionaries(output), table
 
     return call
 
@@ -132,7 +134,7 @@ def test_kept_and_rejected_make_up_everything_that_was_generated(run, tmp_path):
     for row in table:
         assert int(row["generated"]) == int(row["kept"]) + int(row["rejected"])
         assert int(row["rejected"]) == sum(int(row[reason]) for reason in rejected["reasons"])
-    record = json.loads((tmp_path / "set" / "annotations.json.record.json").read_text())
+    record = json.loads((tmp_path / "set" / "set.json.record.json").read_text())
     assert record["labels_generated"] == 10 and record["labels_kept"] == 5
     assert record["kept_fraction"]["all"] == 0.5 and record["images_kept"] == 3
 
@@ -156,12 +158,12 @@ def test_table_counts_what_was_drawn_and_judged():
     kept = [drawn, real, crowd]
     rejected = [{**label, "reason": "aesthetic"} for label in (drawn, drawn, real, crowd)]
     rejected.append({**drawn, "reason": "generations_per_reference"})
-    training = {
-        "categories": [{"id": 3, "name": "key", "frequency": "r"}],
-        "images": [],
-        "annotations": [],
-    }
-    rows = kept_fractions(Selection([], kept, rejected, training["categories"]), training)
+    image = {"id": 1, "file_name": "a.png", "height": 40, "width": 50}
+    labels = [{**label(9, 9), **it, "id": number} for number, it in enumerate(kept + rejected)]
+    columns, tally = Columns(LabelTable.of({"images": [image], "annotations": labels}).batches[0]), Tally()
+    codes = [CODES[it["reason"]] if "reason" in it else OFFERED for it in labels]
+    tally.add(columns, np.array(codes, dtype=np.uint8))
+    rows = kept_fractions(tally, [{"id": 3, "name": "key"}], {3: "r"})
     assert [row["name"] for row in rows] == ["all", "rare", "common", "frequent", "key"]
     assert (rows[0]["generated"], rows[0]["kept"], rows[0]["aesthetic"]) == (3, 1, 2)
     assert rows[0]["kept_fraction"] == 0.3333 and "generations_per_reference" not in rows[0]
@@ -186,18 +188,17 @@ def test_nothing_kept_is_an_empty_set_that_says_why(run, tmp_path):
     assert data["images"] == data["annotations"] == []
     assert re.fullmatch(r"all 10 labels of set were rejected: .*6 x min_box_side.*", data["info"]["refused"])
     assert len(rejected["rejected"]) == 10
-    with pytest.raises(RefusedInput, match=r"set/annotations\.json: there is none: all 10 labels of set"):
-        load_synthetic(tmp_path / "set" / "annotations.json")
+    with pytest.raises(RefusedInput, match=r"set/set\.json: there is none: all 10 labels of set"):
+        load_synthetic(tmp_path / "set" / "set.json")
 
 
 def test_pages_and_measures_are_made_of_an_empty_set(run, tmp_path):
     run(min_box_side=60)
-    generated = read_synthetic(tmp_path / "set" / "annotations.json")
+    generated = read_synthetic(tmp_path / "set" / "set.json")
     gallery_page(GallerySettings(title="A", scale="test"), [generated]).canvas.draw()
     filter_page(generated, read_fractions(tmp_path / "set" / "filter.csv")).canvas.draw()
-    files = [tmp_path / "set" / name for name in ("annotations.json", "rejected.json")]
-    record = json.loads((tmp_path / "set" / "annotations.json.record.json").read_text())
-    measured = synthetic_set_measures(*(json.loads(file.read_text()) for file in files), record, [])
+    record = json.loads((tmp_path / "set" / "set.json.record.json").read_text())
+    measured = synthetic_set_measures(*as_dictionaries(tmp_path / "set" / "set.json"), record, [])
     assert (measured["images"], measured["labels"], measured["rejected"]) == (0, 0, 100)
 
 
@@ -230,7 +231,9 @@ def label(w: float, h: float, area: float | None = None, **more) -> dict:
     ],
 )
 def test_single_filters_their_limits_and_their_order(settings, annotation, reason):
-    assert failed_filter(annotation, IMAGE, FilterSettings(**settings)) == reason
+    kept, rejected = split_labels([IMAGE], [annotation], FilterSettings(**settings))
+    assert [it["reason"] for it in rejected] == ([] if reason is None else [reason])
+    assert kept == ([annotation] if reason is None else [])
 
 
 def test_images_with_too_many_labels_lose_all_of_them_after_the_other_filters():
@@ -284,7 +287,8 @@ def lvis_api(monkeypatch):
 @pytest.mark.parametrize("segmentation", ["rle", "polygon"])
 def test_export_loads_in_the_official_lvis_api(run, lvis_api, tmp_path, segmentation):
     data, _, _ = run(segmentation=segmentation)
-    api = lvis_api(str(tmp_path / "set" / "annotations.json"))
+    write_json(tmp_path / "annotations.json", data)
+    api = lvis_api(str(tmp_path / "annotations.json"))
     assert sorted(api.get_img_ids()) == [1000000, 1000001, 1000004]
     assert sorted(api.get_cat_ids()) == [1, 2, 3]
     for annotation in api.load_anns(api.get_ann_ids(img_ids=[1000004])):
@@ -295,8 +299,8 @@ def test_export_loads_in_the_official_lvis_api(run, lvis_api, tmp_path, segmenta
 def test_export_loads_in_pycocotools(run, tmp_path, form):
     from pycocotools.coco import COCO
 
-    run(form)
-    api = COCO(str(tmp_path / "set" / "annotations.json"))
+    write_json(tmp_path / "annotations.json", run(form)[0])
+    api = COCO(str(tmp_path / "annotations.json"))
     assert len(api.getAnnIds(iscrowd=False if form == "coco" else None)) == 6
     for annotation in api.loadAnns(api.getAnnIds()):
         assert api.annToMask(annotation).shape == SIZE
@@ -336,20 +340,18 @@ def test_lvis_fields(run):
     assert all(category["def"] == "a thing" for category in data["categories"])
 
 
-def test_crowds_stay_crowds_in_coco():
-    image = {**IMAGE, "file_name": "a.png"}
+def test_crowds_stay_crowds_in_coco(tmp_path):
+    image = {**IMAGE, "file_name": "00000.zip/a.png"}
     labels = [label(9, 9), {**label(5, 5, iscrowd=1), "id": 2}]
-    categories = [{"id": 1, "name": "cup"}]
     labels = [{**record, "category_id": 1} for record in labels]
-    selection = Selection([image], labels, [], categories)
-    training = {"images": [image], "annotations": labels, "categories": categories}
-    data = synthetic_set(selection, training, "coco", "rle", "shards")
+    drawn = {"images": [image], "annotations": labels, "categories": [{"id": 1, "name": "cup"}]}
+    data, _ = as_dictionaries(write_filtered([write_shard(tmp_path, drawn)], tmp_path / "set.json"))
     assert [annotation["iscrowd"] for annotation in data["annotations"]] == [0, 1]
 
 
 def test_shards_of_another_folder_are_found_from_the_set(run, tmp_path):
     run()
-    data, images = load_synthetic(tmp_path / "set" / "annotations.json")
+    data, images = load_synthetic(tmp_path / "set" / "set.json")
     assert images.image(data["images"][0]["file_name"]).shape == (*SIZE, 3)
     moved = tmp_path / "elsewhere" / "annotations.json"
     write_json(moved, data | {"info": data["info"] | {"images": "../set/shards"}})
@@ -359,25 +361,25 @@ def test_shards_of_another_folder_are_found_from_the_set(run, tmp_path):
 
 def test_set_whose_shards_were_cut_or_drawn_anew_is_refused(run, tmp_path):
     run()
-    annotations, folder = tmp_path / "set" / "annotations.json", tmp_path / "set" / "shards"
+    annotations, folder = tmp_path / "set" / "set.json", tmp_path / "set" / "shards"
     whole = (folder / "00001.zip").read_bytes()
     (folder / "00001.zip").write_bytes(whole[:-5])
     with pytest.raises(InputError, match=r"00001\.zip: truncated"):
-        load_synthetic(annotations)
+        open_synthetic(annotations)
     (folder / "00000.zip").rename(folder / "00001.zip")
-    with pytest.raises(InputError, match=r"000000000000\.png: no such image|no such zip"):
-        load_synthetic(annotations)
+    with pytest.raises(InputError, match=r"00000\.zip: no such zip of images"):
+        open_synthetic(annotations)
 
 
 def test_variant_that_shares_images_points_to_them(run, tmp_path, monkeypatch):
     run()
-    output = tmp_path / "variant" / "annotations.json"
+    output = tmp_path / "variant" / "set.json"
     monkeypatch.setattr(
         sys,
         "argv",
         ["filter", "--settings", "{}", "--dataset", str(tmp_path / "data-lvis" / "dataset.json"), "--shards"]
-        + [str(tmp_path / "set" / "shards" / f"0000{shard}.json") for shard in (0, 1)]
-        + ["--output", str(output), "--rejected", str(output.with_name("rejected.json"))],
+        + [str(tmp_path / "set" / "shards" / f"0000{shard}.arrow") for shard in (0, 1)]
+        + ["--output", str(output)],
     )
     stage.main()
     data, images = load_synthetic(output)
@@ -391,21 +393,21 @@ def test_shards_of_another_split_are_refused_and_the_set_says_of_which_it_is(run
     dataset = load_dataset(write_toy_dataset(tmp_path / "data", "lvis"))
     arguments = type("Arguments", (), {})()
     arguments.dataset = dataset.path
-    arguments.output = arguments.rejected = tmp_path / "set" / "annotations.json"
+    arguments.output = tmp_path / "set" / "set.json"
     arguments.shards = write_shards(tmp_path / "set" / "shards")
     for split in (dataset.train.hash, "another"):
         for path in arguments.shards:
-            data = json.loads(path.read_bytes())
+            data = as_coco(path)
             data["info"]["split"] = split
-            path.write_text(json.dumps(data))
+            write_table(path, data)
         if split == dataset.train.hash:
-            stage.choose(arguments, FilterSettings())
-            assert load_annotations(arguments.output)["info"]["split"] == split
+            stage.choose(arguments, FilterSettings(), dict.fromkeys(map(str, arguments.shards), ""))
+            assert as_dictionaries(arguments.output)[0]["info"]["split"] == split
         else:
             with pytest.raises(
-                InputError, match=r"00000\.json: not drawn from .*train\.json; draw it again$"
+                InputError, match=r"00000\.arrow: not drawn from .*train\.json; draw it again$"
             ):
-                stage.choose(arguments, FilterSettings())
+                stage.choose(arguments, FilterSettings(), {})
 
 
 def test_shards_of_another_dataset_are_refused(run, tmp_path):
@@ -418,6 +420,6 @@ def test_shards_of_another_dataset_are_refused(run, tmp_path):
     dataset = write_toy_dataset(tmp_path / "data", "lvis")
     arguments = type("Arguments", (), {})()
     arguments.dataset, arguments.shards = dataset, paths
-    arguments.output = arguments.rejected = tmp_path / "out.json"
+    arguments.output = tmp_path / "out.json"
     with pytest.raises(InputError, match="another data set: their category 1 is 'mug', here it is 'cup'"):
-        stage.choose(arguments, FilterSettings())
+        stage.choose(arguments, FilterSettings(), {})

@@ -13,8 +13,8 @@ from test_shards import dataset, generate, manifest, stage, step, whole  # noqa:
 from gen4det.core.errors import InputError
 from gen4det.data.images import ImageStore
 from gen4det.data.shards import image_folder, load_run, load_shard, read_array, shard_identity
-from gen4det.filters.label_filters import failed_filter
 from gen4det.filters.settings import FilterSettings
+from gen4det.filters.verdicts import split_labels
 
 
 def fit(dataset, output: Path, *reads: str, name: str = "palette", status: int = 0, settings=None, **more):
@@ -39,7 +39,7 @@ def one_line(errors: str) -> str:
 def gauge(dataset, whole, tmp_path_factory) -> Path:
     """The model of the second fit, learned from what was drawn."""
     output = tmp_path_factory.mktemp("gauge") / "model"
-    fit(dataset, output, f"images={whole / '00000.json'}", name="gauge")
+    fit(dataset, output, f"images={whole / '00000.arrow'}", name="gauge")
     return output
 
 
@@ -106,9 +106,9 @@ def test_labels_come_from_stored_arrays_and_belong_to_the_drawn_images(
     gauge,
     tmp_path,
 ):
-    output = tmp_path / "labels/00000.json"
-    label(dataset, manifest, whole / "00000.json", gauge, output)
-    drawn, labelled = load_shard(whole / "00000.json"), load_shard(output)
+    output = tmp_path / "labels/00000.arrow"
+    label(dataset, manifest, whole / "00000.arrow", gauge, output)
+    drawn, labelled = load_shard(whole / "00000.arrow"), load_shard(output)
     assert labelled["images"] == drawn["images"] and shard_identity(labelled) == shard_identity(drawn)
     assert image_folder(output, labelled).resolve() == whole.resolve()
     assert {a["labeller"] for a in labelled["annotations"]} == {"gauge"}
@@ -116,11 +116,11 @@ def test_labels_come_from_stored_arrays_and_belong_to_the_drawn_images(
     for annotation in labelled["annotations"]:
         index = annotation["image_id"] - 1_000_000
         assert annotation["bbox"] == read_array(store, "00000.zip", index, "corner").tolist()
-    again = tmp_path / "again/00000.json"
-    label(dataset, manifest, whole / "00000.json", gauge, again)
-    first, second = json.loads(output.read_text()), json.loads(again.read_text())
+    again = tmp_path / "again/00000.arrow"
+    label(dataset, manifest, whole / "00000.arrow", gauge, again)
+    first, second = labelled, load_shard(again)
     assert first["annotations"] == second["annotations"] and first["info"]["run"] == second["info"]["run"]
-    label(dataset, manifest, whole / "00000.json", gauge, again, labels={"least": 15})
+    label(dataset, manifest, whole / "00000.arrow", gauge, again, labels={"least": 15})
     fewer = load_shard(again)
     assert len(fewer["annotations"]) < len(labelled["annotations"]) and fewer["rejected"]
     assert fewer["info"]["run"] != labelled["info"]["run"]
@@ -129,18 +129,18 @@ def test_labels_come_from_stored_arrays_and_belong_to_the_drawn_images(
 def test_labels_of_all_shards_are_of_one_run(dataset, manifest, gauge, tmp_path):
     for shard in (0, 1):
         generate(dataset, manifest, tmp_path / "shards", shard, 2)
-        drawn = tmp_path / f"shards/{shard:05d}.json"
+        drawn = tmp_path / f"shards/{shard:05d}.arrow"
         label(dataset, manifest, drawn, gauge, tmp_path / f"labels/{shard:05d}.json")
     loaded = load_run(sorted((tmp_path / "labels").glob("0????.json")))
     assert len(loaded) == 2 and sum(len(shard["images"]) for shard in loaded) == 14
 
 
 def test_images_keep_what_the_draw_step_said_about_them(whole):
-    assert all(image["asked"] == 3 for image in load_shard(whole / "00000.json")["images"])
+    assert all(image["asked"] == 3 for image in load_shard(whole / "00000.arrow")["images"])
 
 
 def test_missing_arrays_are_one_line(dataset, manifest, whole, gauge, tmp_path):
-    from gen4det.core.provenance import write_json
+    from gen4det.data.label_tables import write_table
     from gen4det.data.shards import archive_digest
 
     folder = tmp_path / "shards"
@@ -149,17 +149,17 @@ def test_missing_arrays_are_one_line(dataset, manifest, whole, gauge, tmp_path):
         for name in source.namelist():
             if not name.startswith("arrays/"):
                 copy.writestr(name, source.read(name))
-    data = json.loads((folder / "00000.json").read_text())
+    data = load_shard(whole / "00000.arrow")
     data["info"]["digest"] = archive_digest(folder / "00000.zip")
-    write_json(folder / "00000.json", data)
-    line = one_line(label(dataset, manifest, folder / "00000.json", gauge, tmp_path / "out.json", status=2))
+    write_table(folder / "00000.arrow", data)
+    line = one_line(label(dataset, manifest, folder / "00000.arrow", gauge, tmp_path / "out.json", status=2))
     assert "no such array; draw the shard again" in line and "corner.npy" in line
 
 
 def test_a_shard_of_another_manifest_is_refused(dataset, manifest, whole, gauge, tmp_path):
     shorter = tmp_path / "manifest.jsonl"
     shorter.write_text("".join(manifest.read_text().splitlines(keepends=True)[:4]))
-    line = one_line(label(dataset, shorter, whole / "00000.json", gauge, tmp_path / "out.json", status=2))
+    line = one_line(label(dataset, shorter, whole / "00000.arrow", gauge, tmp_path / "out.json", status=2))
     assert "holds images that this manifest does not ask for" in line
 
 
@@ -176,10 +176,12 @@ def test_arrays_survive_a_round_through_the_archive(whole):
 
 def test_each_labeller_has_a_threshold_of_its_own():
     settings = FilterSettings(min_score={"detector": 0.8, "head": 0.4})
-    image = {"height": 10, "width": 10}
+    image = {"id": 1, "height": 10, "width": 10}
 
     def verdict(**more):
-        return failed_filter({"bbox": [0, 0, 5, 5], "area": 25, **more}, image, settings)
+        label = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "area": 25}
+        _, rejected = split_labels([image], [label | more], settings)
+        return rejected[0]["reason"] if rejected else None
 
     assert verdict(score=0.5, labeller="head") is None
     assert verdict(score=0.5, labeller="detector") == "min_score"

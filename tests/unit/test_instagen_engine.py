@@ -144,7 +144,7 @@ def test_a_shard_keeps_latents_prompt_and_last_step(run):
 
 def test_images_do_not_depend_on_the_number_of_shards(run, tmp_path):
     for number in range(2):
-        run.draw(run.rows, tmp_path / f"{number}.json", (number, 2))
+        run.draw(run.rows, tmp_path / f"{number}.arrow", (number, 2))
     store = ImageStore(tmp_path)
     for item in run.drawn:
         name = f"{item.row['index']:012d}.png"

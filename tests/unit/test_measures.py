@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
+from filtered import write_filtered, write_shard
 from gen4det.core.errors import InputError
 from gen4det.core.provenance import PACKAGE_ROOT
+from gen4det.data.label_sets import as_dictionaries
 from gen4det.evaluation.average_precision import average_precision
 from gen4det.evaluation.measures.frechet import frechet_distance, image_features
 from gen4det.evaluation.measures.layout import layout_average_precision
@@ -152,13 +154,19 @@ def test_reasons_are_those_of_the_filters():
     assert (BEYOND, UNUSED) == (SPARE, NOT_JUDGED)
 
 
-def written(folder, *, agreement: bool) -> dict:
-    kept = [{"id": k} for k in range(6)] + [{"id": 9, "real": True}, {"id": 10, "iscrowd": 1}]
+def written(folder, *, agreement: bool) -> list[dict]:
+    images = [{"id": k, "file_name": f"00000.zip/{k}.png", "height": 9, "width": 9} for k in range(5)]
+    label = {"image_id": 1, "category_id": 1, "bbox": [0.0, 0.0, 4.0, 4.0], "area": 16.0}
+    kept = [label | {"id": k, "image_id": k % 4} for k in range(6)]
+    kept += [label | {"id": 9, "real": True}, label | {"id": 10, "iscrowd": 1}]
     reasons = ["aesthetic", "no_match", "low_iou", "max_instances"]
+    rejected = [label | {"reason": reason, "image_id": 4} for reason in reasons]
+    rejected.append(label | {"reason": ALONE, "real": True})
+    drawn = {"images": images, "annotations": kept, "rejected": rejected}
+    shard = write_shard(folder, drawn | {"categories": [{"id": 1, "name": "cup"}]})
+    write_filtered([shard], folder / "set.json")
     files = {
-        "annotations.json": {"images": [{}] * 4, "annotations": kept},
-        "rejected.json": {"rejected": [{"reason": r} for r in reasons] + [{"reason": ALONE, "real": True}]},
-        "annotations.json.record.json": {
+        "set.json.record.json": {
             "settings": {"filter": {"agreement": {"enabled": agreement}}},
             "images_generated": 8,
         },
@@ -167,15 +175,14 @@ def written(folder, *, agreement: bool) -> dict:
     }
     for name, value in files.items():
         (folder / name).write_text(json.dumps(value))
-    return files
+    return [*as_dictionaries(folder / "set.json"), *files.values()]
 
 
 def test_a_set_is_counted(tmp_path, monkeypatch):
     written(tmp_path, agreement=True)
     output = tmp_path / "measures.json"
     options = {
-        "synthetic": ["annotations.json"],
-        "rejected": ["rejected.json"],
+        "synthetic": ["set.json"],
         "records": ["0.record.json", "1.record.json"],
     }
     call = ["stage", "--settings", "{}", "--output", str(output)]
@@ -193,11 +200,11 @@ def test_a_set_is_counted(tmp_path, monkeypatch):
         "seconds_per_offered": 4.0,
     }
     record = json.loads((tmp_path / "measures.json.record.json").read_text())
-    assert len(record["inputs"]) == 5
+    assert len(record["inputs"]) == 4
 
 
 def test_what_nobody_measured_is_null(tmp_path):
-    files = list(written(tmp_path, agreement=False).values())
+    files = written(tmp_path, agreement=False)
     measured = synthetic_set_measures(*files[:3], [{}])
     assert measured["agreement"] is None and measured["seconds_per_image"] is None
     empty = synthetic_set_measures({"images": [], "annotations": []}, {"rejected": []}, files[2], files[3:])
@@ -205,7 +212,7 @@ def test_what_nobody_measured_is_null(tmp_path):
 
 
 def test_an_offered_image_costs_its_part_of_all_that_was_made(tmp_path):
-    annotations, rejected, filtered = list(written(tmp_path, agreement=True).values())[:3]
+    annotations, rejected, filtered = written(tmp_path, agreement=True)[:3]
     for number, label in enumerate(rejected["rejected"]):
         label["image_id"] = 100 + number
     spare = [{"reason": SPARE, "image_id": image} for image in (7, 7, 8, 9, 10)]

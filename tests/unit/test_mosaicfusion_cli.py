@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from gen4det.core.provenance import write_json
-from gen4det.data.annotations import load_annotations
 from gen4det.data.datasets import DatasetDescriptor, write_dataset
 from gen4det.data.images import ImageStore, ShardWriter, encode_image
+from gen4det.data.label_sets import as_dictionaries
 from gen4det.data.manifests import read_manifest
 from gen4det.data.masks import area_of_rle, box_of_rle
-from gen4det.data.shards import load_synthetic
+from gen4det.data.shards import load_shard, load_synthetic
 from gen4det.stages import filter as filter_stage
 from gen4det.stages import generate, plan
 from patience import patience
@@ -93,12 +93,11 @@ def whole(settings, dataset, manifest, tmp_path_factory) -> Path:
 
 def chosen(dataset, folder: Path) -> tuple[str, dict[str, bytes]]:
     """Annotations and rejected labels without the names of the zips, and all images."""
-    files = sorted(folder.glob("0????.json"))
-    files = [file for file in files if not file.name.endswith(".record.json")]
-    annotations, rejected = folder.parent / "annotations.json", folder.parent / "rejected.json"
-    options = ["--dataset", dataset, "--output", annotations, "--rejected", rejected]
+    files = sorted(folder.glob("0????.arrow"))
+    options = ["--dataset", dataset, "--output", folder.parent / "set.json"]
     here(filter_stage, "--settings", "{}", *options, "--shards", *files)
-    text = annotations.read_text() + rejected.read_text()
+    offered, rejected = as_dictionaries(folder.parent / "set.json")
+    text = json.dumps([offered | {"info": None}, rejected | {"info": None}], sort_keys=True)
     for file in files:
         text = text.replace(file.with_suffix(".zip").name + "/", "")
     store = ImageStore(folder)
@@ -115,8 +114,8 @@ def test_planning_in_another_process_gives_the_same_manifest(settings, dataset, 
 
 def test_every_region_is_labelled_or_rejected(dataset, manifest, whole):
     chosen(dataset, whole)
-    data, images = load_synthetic(whole.parent / "annotations.json")
-    rejected = json.loads((whole.parent / "rejected.json").read_text())["rejected"]
+    data, images = load_synthetic(whole.parent / "set.json")
+    rejected = as_dictionaries(whole.parent / "set.json")[1]["rejected"]
     assert data["annotations"], "the tiny model's attention should make some masks"
     asked = sorted(
         (1_000_000 + row["index"], region["category_id"])
@@ -150,8 +149,8 @@ def test_killed_and_resumed_with_other_workers_gives_the_same_files(
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert list(saved.glob("*.zip")) and not (tmp_path / "00000.json").exists()
+    assert list(saved.glob("*.zip")) and not (tmp_path / "00000.arrow").exists()
     here(generate, *command, "--workers", 1)
-    for name in ("00000.zip", "00000.json"):
+    for name in ("00000.zip", "00000.arrow"):
         assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
-    assert load_annotations(tmp_path / "00000.json")["images"]
+    assert load_shard(tmp_path / "00000.arrow")["images"]

@@ -44,8 +44,8 @@ def descriptor(folder, val: str = "val.json") -> str:
 def test_memory_follows_the_annotations_that_are_read(tmp_path):
     train, _, other = (sized(tmp_path, f"{n}.json", size) for n, size in (("train", 3), ("val", 1), ("a", 2)))
     inputs = [descriptor(tmp_path), other, sized(tmp_path, "a.zip", 50), str(tmp_path / "to-be-made.json")]
-    assert annotation_megabytes(inputs) == pytest.approx(6, abs=1e-3)
-    assert annotation_megabytes([train, *inputs]) == pytest.approx(6, abs=1e-3)  # nothing counts twice
+    assert annotation_megabytes(inputs)[0] == pytest.approx(6, abs=1e-3)
+    assert annotation_megabytes([train, *inputs])[0] == pytest.approx(6, abs=1e-3)  # nothing counts twice
     assert memory("filter", NEEDS)(None, inputs, attempt=1) == pytest.approx(1000 + 8 * 6, abs=1)
 
 
@@ -54,7 +54,7 @@ def test_a_subset_reads_the_validation_of_the_whole_set(tmp_path):
     sized(tmp_path, "whole/val.json", 5)
     sized(tmp_path, "part/train.json", 1)
     subset = descriptor(tmp_path / "part", "../whole/val.json")
-    assert annotation_megabytes([subset]) == pytest.approx(6, abs=1e-3)
+    assert annotation_megabytes([subset])[0] == pytest.approx(6, abs=1e-3)
 
 
 def test_what_is_read_one_file_at_a_time_counts_once(tmp_path):
@@ -64,14 +64,21 @@ def test_what_is_read_one_file_at_a_time_counts_once(tmp_path):
         start = len(inputs)
         inputs.extend(sized(tmp_path, f"{name}/{shard:05d}.json", size + shard) for shard in range(3))
         inputs._set_name(name, start, end=len(inputs))
-    assert annotation_megabytes(inputs) == (2 + 3 + 4) + 32 + 3
+    assert annotation_megabytes(inputs) == ((2 + 3 + 4) + 32 + 3, 0)
 
 
-def test_pages_of_images_read_the_rejected_labels_too(tmp_path):
-    inputs = [sized(tmp_path, "annotations.json", 2)]
-    sized(tmp_path, "rejected.json", 7)
-    assert memory("plot", NEEDS)(None, inputs, attempt=1) == 1000 + 8 * 9
-    assert memory("train", NEEDS)(None, inputs, attempt=1) == 1000 + 8 * 2
+def test_tables_of_labels_are_mapped_by_filters_and_trainings_and_records_elsewhere(tmp_path):
+    sized(tmp_path, "train.json", 90)
+    sized(tmp_path, "train.arrow", 100)
+    splits = {
+        "train": {"annotations": "train.json", "table": "train.arrow"},
+        "val": {"annotations": "v.json"},
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(splits))
+    inputs = [str(tmp_path / "dataset.json"), sized(tmp_path, "00000.arrow", 200)]
+    assert memory("plot", NEEDS)(None, inputs, attempt=1) == pytest.approx(1000 + 8 * 290, abs=1)
+    for kind in ("filter", "train"):
+        assert memory(kind, NEEDS)(None, inputs, attempt=1) == pytest.approx(1000 + 0.2 * 300, abs=1)
 
 
 def test_every_process_of_a_training_on_several_gpus_reads_the_annotations_and_all_share_the_loaders(

@@ -34,10 +34,10 @@ def weights(tmp_path, monkeypatch) -> Path:
     """What the training of an arm writes after a filter that kept nothing."""
     dataset = write_toy_dataset(tmp_path / "data", "lvis")
     shards, folder = write_shards(tmp_path / "drawn" / "shards"), tmp_path / "drawn"
-    made, weights = folder / "annotations.json", tmp_path / "arm" / "weights.safetensors"
+    made, weights = folder / "set.json", tmp_path / "arm" / "weights.safetensors"
     run_stage(
         monkeypatch, filter, {"filter": {"min_box_side": 60}},
-        "--dataset", dataset, "--shards", *shards, "--output", made, "--rejected", folder / "rejected.json",
+        "--dataset", dataset, "--shards", *shards, "--output", made,
     )  # fmt: skip
     run_stage(
         monkeypatch, train, {"detector": {"config": str(CONFIG)}, "seed": 0},

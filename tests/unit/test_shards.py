@@ -18,6 +18,7 @@ from gen4det.core.provenance import file_hash, write_json
 from gen4det.data import manifests, shards
 from gen4det.data.datasets import DatasetDescriptor, write_dataset
 from gen4det.data.images import ImageStore, ShardWriter, encode_image
+from gen4det.data.label_sets import as_dictionaries
 from gen4det.engines.base import Generated, Instance, Labels
 from gen4det.engines.shard_writer import IMAGE_DROPPED, ShardInProgress, label_records
 from patience import patience
@@ -105,13 +106,12 @@ def generate(dataset, manifest, folder, shard=0, of=1, *more, **options) -> str:
 
 def choose(dataset, folder: Path) -> tuple[str, dict[str, bytes]]:
     """Filter a run without filters: its annotations without the names of zips, and the images by name."""
-    files = sorted(folder.glob("0????.json"))
-    annotations, rejected = folder.parent / "annotations.json", folder.parent / "rejected.json"
-    outputs = ["--output", annotations, "--rejected", rejected]
-    stage("filter", "--dataset", dataset, "--shards", *files, *outputs, settings={"filter": {}})
+    files, output = sorted(folder.glob("0????.arrow")), folder.parent / "set.json"
+    stage("filter", "--dataset", dataset, "--shards", *files, "--output", output, settings={"filter": {}})
     store = ImageStore(folder)
     images = {name.split("/")[1]: store.read(name) for name in store.names() if ".work" not in name}
-    text = annotations.read_text() + rejected.read_text()
+    offered, rejected = as_dictionaries(output)
+    text = json.dumps([offered | {"info": None}, rejected | {"info": None}], sort_keys=True)
     for file in files:
         text = text.replace(file.with_suffix(".zip").name + "/", "")
     return text, images
@@ -149,10 +149,10 @@ def test_killed_and_resumed_gives_the_same_files(dataset, manifest, whole, tmp_p
     assert [path.name for path in sorted((folder / "00000.work").glob("*.zip"))] == [
         "00000000.zip", "00000001.zip", "00000002.zip",
     ]  # fmt: skip
-    assert not (folder / "00000.zip").exists() and not (folder / "00000.json").exists()
+    assert not (folder / "00000.zip").exists() and not (folder / "00000.arrow").exists()
     generate(dataset, manifest, folder, **environment)
     assert log.read_text().split() == ["0", "1", "2", "3", "4", "5", "6"]  # none drawn twice
-    for name in ("00000.zip", "00000.json"):
+    for name in ("00000.zip", "00000.arrow"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
     assert not (folder / "00000.work").exists()
     record = json.loads((folder / "00000.record.json").read_text())
@@ -164,7 +164,7 @@ def test_kept_batches_make_a_deleted_shard_again_without_drawing(dataset, manife
     arguments = [*shard_arguments(dataset, manifest, folder), "--device", "cpu", "--keep-batches"]
     for _ in range(2):
         stage("generate", *arguments, STRIPES_LOG=str(log))
-        for name in ("00000.zip", "00000.json"):
+        for name in ("00000.zip", "00000.arrow"):
             assert (folder / name).read_bytes() == (whole / name).read_bytes()
             (folder / name).unlink()
     assert log.read_text().split() == ["0", "1", "2", "3", "4", "5", "6"]
@@ -187,7 +187,7 @@ def test_sigterm_saves_the_batch_in_hand_and_exits_143(dataset, manifest, whole,
     assert 1 <= len(saved) < 7
     assert f"{7 - len(saved)} of 7 batches to go" in errors
     generate(dataset, manifest, folder)
-    assert (folder / "00000.json").read_bytes() == (whole / "00000.json").read_bytes()
+    assert (folder / "00000.arrow").read_bytes() == (whole / "00000.arrow").read_bytes()
 
 
 def wait_for(path: Path) -> None:
@@ -206,12 +206,12 @@ def test_used_up_budget_saves_and_exits_75_and_every_attempt_makes_progress(data
         assert now > saved
         saved = now
     generate(dataset, manifest, folder)
-    assert len(shards.load_shard(folder / "00000.json")["images"]) == 14
+    assert len(shards.load_shard(folder / "00000.arrow")["images"]) == 14
 
 
 def test_more_shards_than_batches_gives_empty_shards(dataset, manifest, tmp_path):
     generate(dataset, manifest, tmp_path, 8, 9)
-    data = shards.load_shard(tmp_path / "00008.json")
+    data = shards.load_shard(tmp_path / "00008.arrow")
     assert data["images"] == [] and data["info"]["shard"] == 8
 
 
@@ -306,7 +306,7 @@ def small_shard(folder: Path, shard: int = 0, of: int = 1, run: dict | None = No
         work.save(shard, [Generated(row(shard), image, [Instance(1, [0, 0, 2, 2])])])
         work.assemble([shard], [{"id": 1, "name": "cup"}])
         work.discard()
-    return folder / f"{shard:05d}.json"
+    return folder / f"{shard:05d}.arrow"
 
 
 def test_cut_zip_is_refused(tmp_path):
@@ -324,9 +324,9 @@ def test_missing_zip_is_refused(tmp_path):
         shards.load_shard(path)
 
 
-def test_json_cut_short_is_refused(tmp_path):
+def test_a_table_cut_short_is_refused(tmp_path):
     path = small_shard(tmp_path)
-    path.write_text(path.read_text()[:-10])
+    path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(InputError, match="cut short"):
         shards.load_shard(path)
 
@@ -335,7 +335,7 @@ def test_zip_with_other_pixels_under_the_same_names_is_refused(tmp_path):
     path = small_shard(tmp_path / "a")
     other = small_shard(tmp_path / "b", value=9)
     other.with_suffix(".zip").rename(path.with_suffix(".zip"))
-    with pytest.raises(InputError, match=r"does not hold the images that 00000\.json describes"):
+    with pytest.raises(InputError, match=r"does not hold the images that 00000\.arrow describes"):
         shards.load_shard(path)
 
 
@@ -344,7 +344,7 @@ def test_shards_must_be_all_of_one_run(tmp_path):
     with pytest.raises(InputError, match="shard 2 of 3 is missing"):
         shards.load_run([second, first])
     with pytest.raises(InputError, match="given twice"):
-        shards.load_run([small_shard(tmp_path / "one"), tmp_path / "one" / "00000.json"])
+        shards.load_run([small_shard(tmp_path / "one"), tmp_path / "one" / "00000.arrow"])
     foreign = small_shard(tmp_path, 2, 3, run={"a": 2})
     with pytest.raises(InputError, match="another run"):
         shards.load_run([first, second, foreign])
@@ -359,7 +359,7 @@ def test_zip_holds_all_images_and_labels_say_which_are_dropped(tmp_path):
         work.save(0, [Generated(row(0), image, [good]), Generated(row(1), image, [good], [odd], keep=False)])
         work.assemble([0], [])
         work.discard()
-    data = shards.load_shard(tmp_path / "00000.json")
+    data = shards.load_shard(tmp_path / "00000.arrow")
     names = ["00000.zip/000000000000.jpg", "00000.zip/000000000001.jpg"]
     assert [record["file_name"] for record in data["images"]] == names == ImageStore(tmp_path).names()
     assert data["annotations"] == [
@@ -389,15 +389,15 @@ def test_a_shard_has_the_categories_of_the_descriptor_without_reading_the_annota
     categories = json.loads((tmp_path / "train.json").read_text())["categories"]
     write_json(tmp_path / "dataset.json", values | {"categories": categories})
     generate(tmp_path / "dataset.json", manifest, tmp_path / "same")
-    assert (tmp_path / "same/00000.json").read_bytes() == (whole / "00000.json").read_bytes()
+    assert (tmp_path / "same/00000.arrow").read_bytes() == (whole / "00000.arrow").read_bytes()
     (tmp_path / "train.json").write_text("gigabytes that nobody parses")
     generate(tmp_path / "dataset.json", manifest, tmp_path / "unread")
-    assert shards.load_shard(tmp_path / "unread/00000.json")["categories"] == categories
+    assert shards.load_shard(tmp_path / "unread/00000.arrow")["categories"] == categories
 
 
 def test_record_tells_counts_reasons_and_calls(dataset, manifest, whole):
     record = json.loads((whole / "00000.record.json").read_text())
-    data = shards.load_shard(whole / "00000.json")
+    data = shards.load_shard(whole / "00000.arrow")
     assert record["images"] == 14
     assert record["labels"] == len(data["annotations"])
     assert record["labels"] + sum(record["labels_rejected"].values()) == 14 * 3
@@ -409,7 +409,7 @@ def test_record_tells_counts_reasons_and_calls(dataset, manifest, whole):
 
 def test_progress_bar_counts_kept_and_dropped_images(dataset, manifest, tmp_path):
     errors = generate(dataset, manifest, tmp_path)
-    data = shards.load_shard(tmp_path / "00000.json")
+    data = shards.load_shard(tmp_path / "00000.arrow")
     kept = len({annotation["image_id"] for annotation in data["annotations"]})
     assert "14/14" in errors and f"kept={kept}" in errors and f"dropped={14 - kept}" in errors
 

@@ -165,16 +165,16 @@ def test_paths_and_inputs_follow_from_the_owners(stripes, tmp_path):
     words = SimpleNamespace(dataset="lvis", engine="other-labels", step="gauge", shard="00001")
     place = "results/miniature"
     assert jobs.reads("fit")(words) == [
-        f"{place}/synthetic/lvis/stripes/shards/00000.json",
-        f"{place}/synthetic/lvis/stripes/shards/00001.json",
+        f"{place}/synthetic/lvis/stripes/shards/00000.arrow",
+        f"{place}/synthetic/lvis/stripes/shards/00001.arrow",
         f"{place}/data/lvis/detections/mask-rcnn/seed0/train.json",
     ]
     assert jobs.read_names("label")(words) == [f"gauge={place}/engines/lvis/other-head/gauge/model"]
     assert jobs.reads("draw")(words) == [f"{place}/engines/lvis/stripes/palette/model"]
     assert jobs.drawn("zip")(words) == f"{place}/synthetic/lvis/stripes/shards/00001.zip"
-    assert jobs.labels(words)[0] == f"{place}/synthetic/lvis/other-labels/labels/00000.json"
+    assert jobs.labels(words)[0] == f"{place}/synthetic/lvis/other-labels/labels/00000.arrow"
     words.engine = "other-filter"
-    assert jobs.labels(words)[0] == f"{place}/synthetic/lvis/other-labels/labels/00000.json"
+    assert jobs.labels(words)[0] == f"{place}/synthetic/lvis/other-labels/labels/00000.arrow"
 
 
 KINDS = ("fit palette", "plan", "generate", "fit gauge", "label")

@@ -154,11 +154,9 @@ def test_inputs(jobs):
         for arm in ("real", "mosaicfusion", "gen2det")
     ]
     assert jobs.synthetic_sets(wildcards(arm="real")) == jobs.synthetic_images(wildcards(arm="real")) == []
-    assert jobs.synthetic_sets(wildcards()) == [
-        "results/miniature/synthetic/lvis/mosaicfusion/annotations.json"
-    ]
+    assert jobs.synthetic_sets(wildcards()) == ["results/miniature/synthetic/lvis/mosaicfusion/set.json"]
     shards = jobs.labels(wildcards())
-    assert shards[0] == "results/miniature/synthetic/lvis/mosaicfusion/shards/00000.json"
+    assert shards[0] == "results/miniature/synthetic/lvis/mosaicfusion/shards/00000.arrow"
     assert len(shards) == len(jobs.synthetic_images(wildcards())) == jobs.config.shards
     assert jobs.reads("draw")(wildcards()) == []
 

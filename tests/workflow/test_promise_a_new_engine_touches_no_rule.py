@@ -10,6 +10,7 @@ from collections import Counter
 import pytest
 
 import stripes_engine
+from gen4det.data.label_sets import as_dictionaries
 
 pytestmark = pytest.mark.workflow
 
@@ -45,11 +46,11 @@ def test_an_engine_that_learns_is_fitted_drawn_labelled_and_filtered(learning):
     assert planned["fit_curve"] == 2  # the report shows how the gauges learned
     assert {rule: planned[rule] for rule in steps} == steps
 
-    sets = [f"{RESULTS}/synthetic/lvis/{name}/annotations.json" for name in ("stripes", "stripes-wide")]
+    sets = [f"{RESULTS}/synthetic/lvis/{name}/set.json" for name in ("stripes", "stripes-wide")]
     learning.make(*sets)
     scores = []
     for path in sets:
-        data = json.loads((learning / path).read_text())
+        data, _ = as_dictionaries(learning / path)
         assert {label["labeller"] for label in data["annotations"]} == {"gauge"}
         assert all(image["asked"] == 3 for image in data["images"])
         scores.append(data["annotations"][0]["score"])

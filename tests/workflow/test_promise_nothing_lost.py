@@ -34,7 +34,7 @@ def test_killed_generation_resumes_inside_the_shard_with_the_same_bytes(finished
     assert "a run in this checkout was killed" in text and "make unlock" in text
     checkout.make("--unlock")
     checkout.make(f"{SHARD}.zip")
-    for suffix in (".zip", ".json"):
+    for suffix in (".zip", ".arrow"):
         assert (checkout / (SHARD + suffix)).read_bytes() == (finished / (SHARD + suffix)).read_bytes()
     assert not batches.exists()
 

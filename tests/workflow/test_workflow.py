@@ -24,7 +24,7 @@ def test_everything_is_made(finished):
 def test_every_number_has_a_pedigree(finished):
     results = [
         *(finished / RESULTS).glob("data/*/dataset.json"),
-        *(finished / RESULTS).glob("synthetic/*/*/annotations.json"),
+        *(finished / RESULTS).glob("synthetic/*/*/set.json"),
         *(finished / RESULTS).glob("detectors/*/*/*/*/weights.safetensors"),
         *(finished / RESULTS).glob("detectors/*/*/*/*/*/predictions.npz"),
         *(finished / RESULTS).glob("detectors/*/*/*/*/*/metrics.json"),
@@ -52,11 +52,11 @@ def test_from_a_cell_of_the_table_back_to_the_images(finished):
     metrics = next(path for path in inputs(f"{RESULTS}/tables/lvis_rare.csv") if "mosaicfusion" in path)
     predictions = next(path for path in inputs(metrics) if path.endswith("predictions.npz"))
     weights = next(path for path in inputs(predictions) if path.endswith(".safetensors"))
-    annotations = next(path for path in inputs(weights) if path.endswith("mosaicfusion/annotations.json"))
+    annotations = next(path for path in inputs(weights) if path.endswith("mosaicfusion/set.json"))
     shards = [path for path in inputs(annotations) if "/shards/" in path]
     assert len(shards) == 2
     for shard in shards:
-        record = json.loads((finished / shard.replace(".json", ".record.json")).read_text())
+        record = json.loads((finished / shard.replace(".arrow", ".record.json")).read_text())
         assert any(path.endswith("manifest.jsonl") for path in record["inputs"])
 
 

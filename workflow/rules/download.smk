@@ -8,6 +8,7 @@ Pretrained models are downloaded beside public data; their files are undeclared,
 rule render:
     output:
         "<results>/data/{dataset}/train.json",
+        "<results>/data/{dataset}/train.arrow",
         "<results>/data/{dataset}/val.json",
         "<results>/data/{dataset}/train.zip",
         "<results>/data/{dataset}/val.zip",
@@ -39,6 +40,7 @@ rule photographs:
         jobs.own_files,
     output:
         "<results>/data/{dataset}/train.json",
+        "<results>/data/{dataset}/train.arrow",
         "<results>/data/{dataset}/val.json",
         dropped=report(
             "<results>/data/{dataset}/dropped.csv",
@@ -74,6 +76,7 @@ rule photographs:
 rule names:
     output:
         "<results>/data/{dataset}/train.json",
+        "<results>/data/{dataset}/train.arrow",
         dataset="<results>/data/{dataset}/dataset.json",
         record="<results>/data/{dataset}/dataset.json.record.json",
     log:
@@ -100,6 +103,7 @@ rule names:
 rule download:
     output:
         "<results>/data/{dataset}/train.json",
+        "<results>/data/{dataset}/train.arrow",
         "<results>/data/{dataset}/val.json",
         dataset="<results>/data/{dataset}/dataset.json",
         record="<results>/data/{dataset}/dataset.json.record.json",
@@ -156,6 +160,7 @@ rule subset:
         whole=jobs.whole,
     output:
         "<results>/data/{dataset}/train.json",
+        "<results>/data/{dataset}/train.arrow",
         dataset="<results>/data/{dataset}/dataset.json",
         record="<results>/data/{dataset}/dataset.json.record.json",
     log:

@@ -65,9 +65,9 @@ rule measure:
 
 rule measure_set:
     input:
-        annotations="<results>/synthetic/{dataset}/{engine}/annotations.json",
-        rejected="<results>/synthetic/{dataset}/{engine}/rejected.json",
-        filtered="<results>/synthetic/{dataset}/{engine}/annotations.json.record.json",
+        synthetic="<results>/synthetic/{dataset}/{engine}/set.json",
+        filtered="<results>/synthetic/{dataset}/{engine}/set.json.record.json",
+        labels=jobs.labels,
         records=jobs.shard_records,
         others=jobs.set_made,
     output:
@@ -81,7 +81,7 @@ rule measure_set:
         "../../envs/analyse.yaml"
     threads: jobs.needs("filter").threads
     resources:
-        mem_mb=jobs.memory("filter"),
+        mem_mb=jobs.memory("plot"),  # counts records of every label
         runtime=jobs.runtime("filter"),
     params:
         job=jobs.measure_set,
@@ -89,7 +89,7 @@ rule measure_set:
     message:
         "Measure what {wildcards.engine} offers for {wildcards.dataset}"
     shell:
-        "python -m gen4det.stages.measure_set --settings {params.job:q} --synthetic {input.annotations:q}"
-        " --rejected {input.rejected:q} --records {input.records:q} --others {params.others:q}"
+        "python -m gen4det.stages.measure_set --settings {params.job:q} --synthetic {input.synthetic:q}"
+        " --records {input.records:q} --others {params.others:q}"
         " --output {output.measures:q}"
         " 2>&1 | tee_log {log:q}"

@@ -9,8 +9,8 @@ The folder of export.json is the data set. Its other files are undeclared, so th
 rule export:
     input:
         dataset=jobs.dataset,
-        synthetic="<results>/synthetic/{dataset}/{engine}/annotations.json",
-        images=jobs.shard_images,
+        synthetic="<results>/synthetic/{dataset}/{engine}/set.json",
+        drawn=jobs.set_files,
         tables=jobs.quoted_tables,
     output:
         about="<results>/exports/{dataset}/{engine}/{layout}/export.json",

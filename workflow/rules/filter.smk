@@ -10,10 +10,10 @@ rule filter:
         calibration=jobs.calibration,
         detections=jobs.detections,
     output:
-        annotations="<results>/synthetic/{dataset}/{engine}/annotations.json",
-        rejected="<results>/synthetic/{dataset}/{engine}/rejected.json",
+        synthetic="<results>/synthetic/{dataset}/{engine}/set.json",
+        verdicts="<results>/synthetic/{dataset}/{engine}/verdicts.arrow",
         fractions="<results>/synthetic/{dataset}/{engine}/filter.csv",
-        record="<results>/synthetic/{dataset}/{engine}/annotations.json.record.json",
+        record="<results>/synthetic/{dataset}/{engine}/set.json.record.json",
     log:
         "<logs>/filter/{dataset}/{engine}.log",
     benchmark:
@@ -31,16 +31,16 @@ rule filter:
     shell:
         "python -m gen4det.stages.filter --settings {params.job:q} --dataset {input.dataset:q}"
         " --shards {input.shards:q} --aesthetic {input.aesthetic:q} --calibration {input.calibration:q}"
-        " --detections {input.detections:q} --output {output.annotations:q} --rejected {output.rejected:q}"
+        " --detections {input.detections:q} --output {output.synthetic:q}"
         " 2>&1 | tee_log {log:q}"
 
 
 rule filter_page:
     input:
-        synthetic="<results>/synthetic/{dataset}/{engine}/annotations.json",
-        rejected="<results>/synthetic/{dataset}/{engine}/rejected.json",
+        synthetic="<results>/synthetic/{dataset}/{engine}/set.json",
+        verdicts="<results>/synthetic/{dataset}/{engine}/verdicts.arrow",
         fractions="<results>/synthetic/{dataset}/{engine}/filter.csv",
-        images=jobs.shard_images,
+        drawn=jobs.set_files,
     output:
         pdf="<results>/synthetic/{dataset}/{engine}/filter.pdf",
         png=report(

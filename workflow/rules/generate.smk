@@ -1,6 +1,6 @@
 """Synthetic images: a manifest says what to draw, shards draw it.
 
-From the dataset's descriptor to <results>/synthetic/<dataset>/<engine>/shards/<shard>.{zip,json}.
+From the dataset's descriptor to <results>/synthetic/<dataset>/<engine>/shards/<shard>.{zip,arrow}.
 """
 
 
@@ -42,7 +42,7 @@ rule generate:
         pretrained=jobs.models_of("draw"),
     output:
         images="<results>/synthetic/{dataset}/{engine}/shards/{shard}.zip",
-        annotations="<results>/synthetic/{dataset}/{engine}/shards/{shard}.json",
+        labels="<results>/synthetic/{dataset}/{engine}/shards/{shard}.arrow",
         record="<results>/synthetic/{dataset}/{engine}/shards/{shard}.record.json",
     log:
         "<logs>/generate/{dataset}/{engine}/{shard}.log",

@@ -1,6 +1,6 @@
 """Labels of drawn images, for engines whose label step comes after drawing: made again without drawing again.
 
-From <results>/synthetic/<dataset>/<engine>/shards/<shard>.{zip,json} to .../<engine>/labels/<shard>.json, the same
+From <results>/synthetic/<dataset>/<engine>/shards/<shard>.{zip,arrow} to .../<engine>/labels/<shard>.arrow, the same
 layout; several variants may label the images of one.
 """
 
@@ -9,13 +9,13 @@ rule label:
     input:
         dataset=jobs.dataset,
         manifest=jobs.manifest,
-        shard=jobs.drawn("json"),
+        shard=jobs.drawn("arrow"),
         images=jobs.drawn("zip"),
         reads=jobs.reads("label"),
         pretrained=jobs.models_of("label"),
     output:
-        labels="<results>/synthetic/{dataset}/{engine}/labels/{shard}.json",
-        record="<results>/synthetic/{dataset}/{engine}/labels/{shard}.json.record.json",
+        labels="<results>/synthetic/{dataset}/{engine}/labels/{shard}.arrow",
+        record="<results>/synthetic/{dataset}/{engine}/labels/{shard}.arrow.record.json",
     log:
         "<logs>/label/{dataset}/{engine}/{shard}.log",
     benchmark:

@@ -9,7 +9,7 @@ the real training images, too: <results>/data/<dataset>/detections/<detector>/se
 
 rule rate:
     input:
-        shard="<results>/synthetic/{dataset}/{engine}/shards/{shard}.json",
+        shard="<results>/synthetic/{dataset}/{engine}/shards/{shard}.arrow",
         images="<results>/synthetic/{dataset}/{engine}/shards/{shard}.zip",
         pretrained=jobs.rating_models,
     output:
@@ -73,7 +73,7 @@ rule detect:
         dataset=jobs.dataset,
         weights="<results>/detectors/{dataset}/{detector}/real/seed{seed}/weights.safetensors",
         trained="<results>/detectors/{dataset}/{detector}/real/seed{seed}/weights.safetensors.record.json",
-        shard="<results>/synthetic/{dataset}/{engine}/shards/{shard}.json",
+        shard="<results>/synthetic/{dataset}/{engine}/shards/{shard}.arrow",
         images="<results>/synthetic/{dataset}/{engine}/shards/{shard}.zip",
     output:
         detections="<results>/synthetic/{dataset}/{engine}/detections/{detector}/seed{seed}/{shard}.json",

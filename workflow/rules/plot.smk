@@ -76,7 +76,7 @@ rule figure:
 rule gallery:
     input:
         synthetic=jobs.gallery_sets,
-        images=jobs.gallery_images,
+        drawn=jobs.gallery_files,
     output:
         pdf="<results>/figures/{study}_gallery.pdf",
         png=report(

@@ -9,7 +9,7 @@ rule train:
     input:
         dataset=jobs.dataset,
         synthetic=jobs.synthetic_sets,
-        images=jobs.synthetic_images,
+        drawn=jobs.synthetic_files,
         pretrained=jobs.backbone,
     output:
         weights="<results>/detectors/{dataset}/{detector}/{arm}/seed{seed}/weights.safetensors",

@@ -24,3 +24,8 @@ def read_json(path: str | Path, what: str) -> dict:
     if not isinstance(value, dict):
         raise InputError(f"{path}: not {what}: a JSON {type(value).__name__}, where an object is expected")
     return value
+
+
+def dumps(value: object) -> bytes:
+    """JSON with sorted keys and no blanks, as all files of labels are written."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

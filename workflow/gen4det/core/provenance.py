@@ -26,7 +26,7 @@ from gen4det.core.precision import float32_arithmetic
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 RECORDED_PACKAGES = (
     "torch", "torchvision", "diffusers", "transformers", "onedl-mmdetection", "onedl-mmengine", "onedl-mmcv",
-    "faster-coco-eval", "numpy", "scipy", "pillow", "snakemake",
+    "faster-coco-eval", "numpy", "pyarrow", "scipy", "pillow", "snakemake",
 )  # fmt: skip
 
 

@@ -83,10 +83,11 @@ def frequency_groups(data: dict) -> dict[int, str]:
 
 def counted_groups(data: dict) -> dict[int, str]:
     """{category id: "r" | "c" | "f"} from the image counts of this very file, a training split."""
-    return {category: _group(images) for category, (images, _) in category_counts(data).items()}
+    return {category: frequency_group(images) for category, (images, _) in category_counts(data).items()}
 
 
-def _group(images: int) -> str:
+def frequency_group(images: int) -> str:
+    """LVIS's group of a category that so many training images show: "r", "c" or "f"."""
     if images <= RARE_UP_TO:
         return "r"
     return "c" if images <= COMMON_UP_TO else "f"

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from gen4det.data.annotations import category_counts, counted_groups, write_annotations
-from gen4det.data.datasets import DatasetDescriptor, SplitDescriptor, write_dataset
+from gen4det.data.annotations import category_counts, counted_groups
+from gen4det.data.datasets import DatasetDescriptor, SplitDescriptor, write_dataset, write_split
 from gen4det.data.source_settings import NamesDataset
 
 
@@ -27,8 +27,7 @@ def write_names(name: str, settings: NamesDataset, output: str | Path) -> None:
             images, instances = counts[category["id"]]
             category |= {"frequency": groups[category["id"]], "image_count": images}
             category["instance_count"] = instances
-    write_annotations(output.parent / "train.json", data)
-    train = SplitDescriptor(annotations="train.json", images=".")
+    train = SplitDescriptor(**write_split(output.parent, "train", data), images=".")
     write_dataset(
         output, DatasetDescriptor(name=name, format=settings.format, train=train, categories=categories)
     )

@@ -14,10 +14,9 @@ from gen4det.data.annotations import (
     frequency_groups,
     is_object,
     to_lvis,
-    write_annotations,
 )
 from gen4det.data.contradictions import check_boxes, measure_regions, with_areas
-from gen4det.data.datasets import DatasetDescriptor, SplitDescriptor, write_dataset
+from gen4det.data.datasets import DatasetDescriptor, SplitDescriptor, write_dataset, write_split
 from gen4det.data.defects import HINT, Defects
 from gen4det.data.images import ImageStore, image_name
 from gen4det.data.pictures_seen import FOLDER, UNSEEN, own_files, seen_file, write_seen
@@ -91,8 +90,9 @@ def register_photographs(
         log.warning("%d images of the validation split are also in the training split", len(shared))
 
     everything: dict[Path, str] = {}
+    registered = {}
     for split, data in zip(("train", "val"), completed, strict=True):
-        write_annotations(output.parent / f"{split}.json", data)
+        registered[split] = write_split(output.parent, split, data)
         files = map(stores[split].file_of, hashes[split])
         known = {stores[split].root / image: digest for image, digest in hashes[split].items()}
         write_seen(seen_file(output, split), stores[split].root, files, tokens.get(split, UNSEEN), known)
@@ -103,7 +103,7 @@ def register_photographs(
     defects.write(output.parent)
     splits = {
         split: SplitDescriptor(
-            annotations=f"{split}.json",
+            **registered[split],
             images=str(it.images.resolve()),
             images_sha256=content_hash(hashes[split]),
             white=white,

@@ -7,9 +7,9 @@ from pathlib import Path
 from gen4det.core.errors import InputError
 from gen4det.core.provenance import file_hash
 from gen4det.core.settings import suggest
-from gen4det.data.annotations import load_annotations, write_annotations
+from gen4det.data.annotations import load_annotations
 from gen4det.data.archives import DamagedArchive, unpack
-from gen4det.data.datasets import DatasetDescriptor, SplitDescriptor, write_dataset
+from gen4det.data.datasets import DatasetDescriptor, SplitDescriptor, write_dataset, write_split
 from gen4det.data.download import fetch, partial, probe, require_space
 from gen4det.data.download_lock import exclusive, record, recorded
 from gen4det.data.download_settings import DownloadDataset
@@ -99,11 +99,11 @@ def prepare_public(name: str, settings: DownloadDataset, output: str | Path, *, 
     completed = complete_splits(loaded["train"], loaded["val"], dataset.format, settings.dataset)
     splits = {}
     for (split, place), data in zip(located.items(), completed, strict=True):
-        write_annotations(output.parent / f"{split}.json", data)
+        registered = write_split(output.parent, split, data)
         # Results may be moved together with their downloads; a mirror stays where it is.
         images = place.images.resolve() if place.mirrored else os.path.relpath(place.images, output.parent)
         captions = _captions(place, settings.root, output.parent)
-        splits[split] = SplitDescriptor(annotations=f"{split}.json", images=str(images), captions=captions)
+        splits[split] = SplitDescriptor(**registered, images=str(images), captions=captions)
     categories = completed[0]["categories"]
     write_dataset(
         output, DatasetDescriptor(name=name, format=dataset.format, categories=categories, **splits)

@@ -1,22 +1,24 @@
 """Finished shards, and the synthetic set that is made of them.
 
-A shard is `<k>.zip`, all generated images, and `<k>.json`, a COCO dictionary of their labels with two more
-keys: "rejected", what was generated but not labelled, and "info", the run and the archive it belongs to.
-A synthetic set is one annotation file over the shards of a run; its "info" says where the shards lie.
+A shard is `<k>.zip`, all generated images, and `<k>.arrow`, the table of their labels: a COCO dictionary in
+columns (`data.label_tables`) with two more keys: "rejected", what was generated but not labelled, and "info",
+the run and the archive it belongs to. A synthetic set says which labels of the shards of a run are offered
+(`data.label_sets`).
 """
 
 import io
-import json
 import os
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from gen4det.core.errors import InputError, RefusedInput
+from gen4det.core.errors import InputError
 from gen4det.core.provenance import content_hash
-from gen4det.data.annotations import load_annotations
 from gen4det.data.images import ImageStore, image_name
+from gen4det.data.label_sets import LabelSet, as_dictionaries, open_set
+from gen4det.data.label_tables import LabelTable
 
 
 def archive_digest(path: str | Path) -> str:
@@ -35,61 +37,67 @@ def archive_digest(path: str | Path) -> str:
     return content_hash(members)
 
 
-def load_shard(path: str | Path) -> dict:
-    """Labels of a finished shard, after a check that they belong to the zip beside them.
+def open_shard(path: str | Path) -> LabelTable:
+    """Labels of a finished shard as a table, after a check that they belong to the zip they name.
 
     Raises:
-        InputError: a file is missing or cut short, or JSON and zip do not belong together.
+        InputError: a file is missing or cut short, or table and zip do not belong together.
     """
     path = Path(path)
-    data = load_annotations(path)
-    info = data.get("info")
+    table = LabelTable.open(path)
+    info = table.about.get("info")
     if not isinstance(info, dict) or not {"shard", "shards", "run", "archive", "digest"} <= set(info):
         raise InputError(f"{path}: not the labels of a shard: no info of run and archive")
-    if not isinstance(data.get("rejected"), list):
-        raise InputError(f"{path}: no list of rejected labels")
     archive = Path(os.path.normpath(path.parent / info["archive"]))
     if archive_digest(archive) != info["digest"]:
         raise InputError(
             f"{archive}: does not hold the images that {path.name} describes; draw the shard again"
         )
-    return data
+    return table
 
 
-def load_run(paths: list[str | Path]) -> list[dict]:
+def load_shard(path: str | Path) -> dict:
+    """The same as one dictionary in memory, in COCO's layout; for whoever looks at a shard at a time."""
+    return open_shard(path).as_coco()
+
+
+def open_run(paths: list[str | Path]) -> list[LabelTable]:
     """All shards of one run, ordered.
 
     Raises:
         InputError: a shard is unusable, missing, given twice, or of another run.
     """
-    loaded = [(Path(path), load_shard(path)) for path in paths]
-    loaded.sort(key=lambda item: item[1]["info"]["shard"])
-    first_path, first = loaded[0]
-    for path, data in loaded:
+    tables = sorted(map(open_shard, paths), key=lambda table: table.about["info"]["shard"])
+    first = tables[0]
+    for table in tables:
         for key in ("run", "shards"):
-            if data["info"][key] != first["info"][key]:
-                raise InputError(f"{path}: not of the same run as {first_path}: another {key}")
-        if path.parent != first_path.parent:
-            raise InputError(f"{path}: shards of one run lie in one folder, like {first_path}")
-    numbers = [data["info"]["shard"] for _, data in loaded]
-    expected = first["info"]["shards"]
+            if table.about["info"][key] != first.about["info"][key]:
+                raise InputError(f"{table.path}: not of the same run as {first.path}: another {key}")
+        if table.path.parent != first.path.parent:
+            raise InputError(f"{table.path}: shards of one run lie in one folder, like {first.path}")
+    numbers = [table.about["info"]["shard"] for table in tables]
+    expected = first.about["info"]["shards"]
     if numbers != list(range(expected)):
         missing = sorted(set(range(expected)) - set(numbers))
         what = f"shard {missing[0]} of {expected} is missing" if missing else "a shard is given twice"
-        raise InputError(f"{first_path.parent}: {what}")
-    return [data for _, data in loaded]
+        raise InputError(f"{first.path.parent}: {what}")
+    return tables
+
+
+def load_run(paths: list[str | Path]) -> list[dict]:
+    """The same as dictionaries in memory."""
+    return [table.as_coco() for table in open_run(paths)]
 
 
 def shard_identity(shard: dict) -> dict:
     """What names the images of a shard; stored with what is measured of them.
 
     Returns:
-        {"run", "shard", "shards", "digest"}, of the shard's "info"; of labels made afterwards, those of the
-        shard that was drawn.
+        {"run", "shard", "shards", "digest"}, of the "info" of the shard's dictionary; of labels made
+        afterwards, those of the shard that was drawn.
     """
-    return {
-        key: shard["info"].get("drawn", shard["info"])[key] for key in ("run", "shard", "shards", "digest")
-    }
+    drawn = shard["info"].get("drawn", shard["info"])
+    return {key: drawn[key] for key in ("run", "shard", "shards", "digest")}
 
 
 def image_folder(path: str | Path, shard: dict) -> Path:
@@ -137,28 +145,34 @@ def relative_images(annotations: str | Path, folder: str | Path) -> str:
     return Path(os.path.relpath(Path(folder).resolve(), Path(annotations).resolve().parent)).as_posix()
 
 
+def open_synthetic(path: str | Path) -> tuple[LabelSet, ImageStore]:
+    """A synthetic set with its labels mapped into memory, and its images.
+
+    Raises:
+        RefusedInput: nothing was kept of what was drawn.
+        InputError: not a synthetic set, or a shard of it is gone, cut short or another one.
+    """
+    labels = open_set(path)
+    images = ImageStore(labels.source.parent / labels.info["images"])
+    if not labels.by_id:  # a plain file, which knows no sizes of archives
+        _look_for((labels.record(row)[0] for row in range(len(labels))), images, path)
+    return labels, images
+
+
 def load_synthetic(path: str | Path) -> tuple[dict, ImageStore]:
-    """Annotations and images of a synthetic set, after a check that the shards hold the images.
+    """A synthetic set in COCO's layout, all of it in memory, and its images; every one is looked for.
 
     Raises:
         RefusedInput: nothing was kept of what was drawn.
         InputError: not a synthetic set, or a shard or an image of it is gone or cut short.
     """
-    path = Path(path)
-    data = load_annotations(path)
-    info = data.get("info") or {}
-    if "refused" in info:
-        raise RefusedInput(path, info["refused"])
-    folder = info.get("images")
-    if not isinstance(folder, str):
-        raise InputError(f"{path}: not a synthetic set: info does not say where its images lie")
-    images = ImageStore(path.parent / folder)
-    for name in sorted(map(image_name, data["images"])):  # shard by shard
-        if not images.exists(name):
-            raise InputError(f"{images.root / name}: no such image, but {path} names it")
+    _, images = open_synthetic(path)
+    data, _ = as_dictionaries(path)
+    _look_for(data["images"], images, path)
     return data, images
 
 
-def dumps(value: object) -> bytes:
-    """JSON with sorted keys and no blanks, as all files of labels are written."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+def _look_for(records: Iterable[dict], images: ImageStore, path: str | Path) -> None:
+    for name in sorted(map(image_name, records)):  # shard by shard
+        if not images.exists(name):
+            raise InputError(f"{images.root / name}: no such image, but {path} names it")

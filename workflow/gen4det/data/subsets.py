@@ -9,16 +9,23 @@ from pathlib import Path
 
 from gen4det.core.errors import InputError
 from gen4det.core.provenance import seed_for
-from gen4det.data.annotations import category_counts, counted_groups, frequency_groups, write_annotations
+from gen4det.data.annotations import category_counts, counted_groups, frequency_groups
 from gen4det.data.category_splits import SPLITS, with_splits
-from gen4det.data.datasets import DatasetDescriptor, Split, SplitDescriptor, load_dataset, write_dataset
+from gen4det.data.datasets import (
+    DatasetDescriptor,
+    Split,
+    SplitDescriptor,
+    load_dataset,
+    write_dataset,
+    write_split,
+)
 from gen4det.data.source_settings import SubsetDataset
 
 
 def write_subset(
     name: str, settings: SubsetDataset, whole: str | Path, output: str | Path
 ) -> tuple[int, int]:
-    """Write dataset.json and train.json of a subset; images and validation stay where they are.
+    """Write dataset.json, train.json and its table of a subset; images and validation stay where they are.
 
     Args:
         name: of the subset.
@@ -38,8 +45,7 @@ def write_subset(
     if settings.labels != "all":
         labelled = of_base_categories(everything, settings, dataset.train.annotations_path)
     training = restrict(labelled, settings.share, settings.seed)
-    write_annotations(output.parent / "train.json", training)
-    train = _descriptor(dataset.train, output.parent) | {"annotations": "train.json"}
+    train = _descriptor(dataset.train, output.parent) | write_split(output.parent, "train", training)
     val = _descriptor(dataset.validation, output.parent)
     splits = {"train": SplitDescriptor(**train), "val": SplitDescriptor(**val)}
     categories = training["categories"]

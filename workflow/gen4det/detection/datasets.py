@@ -1,8 +1,6 @@
 """Training images of several sources, in the format that mmdet's transforms expect."""
 
-import pickle
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +10,11 @@ from torch.utils.data import Dataset as TorchDataset
 
 from gen4det.core.errors import InputError
 from gen4det.core.settings import suggest
-from gen4det.data.annotations import index_annotations
 from gen4det.data.images import ImageStore, image_name
+from gen4det.data.label_sets import LabelSet
 from gen4det.detection.completeness import flag_instances
 from gen4det.detection.detectors import build_pipeline
+from gen4det.detection.label_index import Contents, annotated_labels, index_images
 from gen4det.detection.loading import LoadStoredImage  # noqa: F401  (registers the transform)
 from gen4det.detection.samplers import Draw
 from gen4det.detection.settings import Completeness
@@ -32,8 +31,8 @@ class Source:
     """Shown in logs and handed to the model with every image, e.g. "lvis" or "mosaicfusion"."""
     path: Path
     """The annotation file, for error messages."""
-    annotations: dict
-    """COCO or LVIS dictionary."""
+    labels: LabelSet
+    """All labels, of which those count that are offered."""
     images: ImageStore
     synthetic: bool = False
     """Whether an engine generated the images."""
@@ -45,8 +44,7 @@ class Source:
         """Whether the labels have masks; engines may draw boxes only, all of them or none."""
         if self.completeness.masks is not None:
             return self.completeness.masks
-        labels = self.annotations["annotations"]
-        return not self.synthetic or any(label.get("segmentation") for label in labels)
+        return not self.synthetic or self.labels.any_mask()
 
 
 class DetectionDataset(TorchDataset):
@@ -94,41 +92,58 @@ class DetectionDataset(TorchDataset):
         """Whether some images have labels of some categories only."""
         self._transforms = pipeline
         self._pipeline = None
-        labels = {category["id"]: label for label, category in enumerate(self.categories)}
-        records, origin, contents = [], [], []
-        for number, source in enumerate(sources):
+        self._classes = {category["id"]: label for label, category in enumerate(self.categories)}
+        self._labels = [source.labels for source in sources]
+        self._annotated, self._masks = [], masks
+        indices = []
+        for source, flags in zip(sources, self._flags, strict=True):
             _check_categories(source, self.categories)
-            for record in _records(source, labels, masks=masks):
-                if not record["instances"] and not keep_empty:
-                    continue
-                origin.append(number)
-                contents.append(
-                    sorted({item["bbox_label"] for item in record["instances"] if not item["ignore_flag"]})
+            by_image, annotated = _annotated(source, self._classes)
+            self._annotated.append((by_image, annotated))
+            indices.append(
+                index_images(
+                    source.labels,
+                    self._classes,
+                    annotated=annotated,
+                    by_image=by_image,
+                    needs_masks=masks and flags["masked"],
+                    keep_empty=keep_empty,
                 )
-                records.append(pickle.dumps(record, protocol=pickle.HIGHEST_PROTOCOL))
-        if not records:
+            )
+        self._rows = np.concatenate([index.rows for index in indices])
+        if not len(self._rows):
             raise InputError(f"{sources[0].path}: no image with an object to train on")
-        self.origin = np.array(origin)
+        self.origin = np.repeat(np.arange(len(sources)), [len(index.rows) for index in indices])
         """Number of each image's source, (N,)."""
         self.synthetic = np.array([source.synthetic for source in sources])[self.origin]
         """Whether an engine generated the image, (N,) bool."""
         self.masked = np.array([flags["masked"] for flags in self._flags])[self.origin]
         """Whether its labels have masks, (N,) bool."""
-        self.contents = contents
-        """Labels each image shows, N sorted lists; crowd regions do not count."""
-        # One buffer instead of millions of objects: forked workers share it, nothing is copied on reference.
-        self._offsets = np.cumsum([0] + [len(record) for record in records])
-        self._buffer = np.frombuffer(b"".join(records), dtype=np.uint8)
+        self.contents = Contents.joined([index.contents for index in indices])
+        """Labels each image shows; crowd regions do not count."""
 
     def __len__(self) -> int:
         return len(self.origin)
 
     def record(self, index: int) -> dict:
         """Annotations of one image as mmdet's transforms read them."""
-        start, stop = self._offsets[index : index + 2]
-        record = pickle.loads(self._buffer[start:stop])  # written by this very process
-        number = self.origin[index]
-        return record | {"images": self._stores[number], "source": self.sources[number], "sample_idx": index}
+        number = int(self.origin[index])
+        labels, (by_image, annotated) = self._labels[number], self._annotated[number]
+        image, annotations = labels.record(int(self._rows[index]))
+        if by_image:
+            annotated = annotated_labels(image, self._classes, labels)
+        masks = "real" if self._masks and self._flags[number]["masked"] else "boxes" if self._masks else None
+        return {
+            "img_path": image_name(image),
+            "img_id": image["id"],
+            "height": image["height"],
+            "width": image["width"],
+            "instances": _instances(image, annotations, self._classes, annotated, masks),
+            "annotated": annotated,
+            "images": self._stores[number],
+            "source": self.sources[number],
+            "sample_idx": index,
+        }
 
     def __getitem__(self, draw: Draw) -> dict:
         if self._pipeline is None:  # built in the process that uses it
@@ -156,89 +171,70 @@ def seed_everything(seed: int) -> None:
 
 def _check_categories(source: Source, categories: list[dict]) -> None:
     names = {category["id"]: category["name"] for category in categories}
-    for category in source.annotations["categories"]:
+    for category in source.labels.categories:
         known = names.get(category["id"])
         if known != category["name"]:
             problem = "is not a category of the data set" if known is None else f"is {known!r} there"
             raise InputError(f"{source.path}: category {category['id']} ({category['name']!r}) {problem}")
 
 
-def _records(source: Source, labels: dict[int, int], *, masks: bool):
-    """Images of a source in mmdet's words, in the order of the file."""
-    annotations = index_annotations(source.annotations)
-    masked = source.masked
-    annotated_in = _annotated(source, labels)
-    for image in source.annotations["images"]:
-        width, height = image["width"], image["height"]
-        instances = []
-        annotated = annotated_in(image)
-        for annotation in annotations[image["id"]]:
-            if annotated is not None and labels[annotation["category_id"]] not in annotated:
-                continue
-            x, y, w, h = annotation["bbox"]
-            inside_x = min(x + w, width) - max(x, 0)
-            inside_y = min(y + h, height) - max(y, 0)
-            # The rules of mmdet's CocoDataset: what has no area inside the image teaches nothing.
-            if annotation.get("ignore") or inside_x <= 0 or inside_y <= 0 or w < 1 or h < 1:
-                continue
-            instance = {
-                "bbox": [x, y, x + w, y + h],
-                "bbox_label": labels[annotation["category_id"]],
-                "ignore_flag": int(bool(annotation.get("iscrowd"))),
-            }
-            if masks:
-                if masked and not annotation.get("segmentation"):
-                    raise InputError(
-                        f"{source.path}: annotation {annotation['id']} has no segmentation; the detector "
-                        "learns masks"
-                    )
-                instance["mask"] = annotation["segmentation"] if masked else [_corners(x, y, w, h)]
-            instances.append(instance)
-        yield {
-            "img_path": image_name(image),
-            "img_id": image["id"],
-            "height": height,
-            "width": width,
-            "instances": instances,
-            "annotated": annotated,
+def _instances(
+    image: dict,
+    annotations: list[dict],
+    classes: dict[int, int],
+    annotated: list[int] | None,
+    masks: str | None,
+) -> list[dict]:
+    """Objects of an image in mmdet's words, in the order of the file.
+
+    Args:
+        annotated: labels of the categories that count; None: all.
+        masks: "real"; "boxes", which stand in for them; or None.
+    """
+    width, height = image["width"], image["height"]
+    instances = []
+    for annotation in annotations:
+        label = classes[annotation["category_id"]]
+        if annotated is not None and label not in annotated:
+            continue
+        x, y, w, h = annotation["bbox"]
+        inside_x = min(x + w, width) - max(x, 0)
+        inside_y = min(y + h, height) - max(y, 0)
+        # The rules of `index_images`, for one label after the other.
+        if annotation.get("ignore") or inside_x <= 0 or inside_y <= 0 or w < 1 or h < 1:
+            continue
+        instance = {
+            "bbox": [x, y, x + w, y + h],
+            "bbox_label": label,
+            "ignore_flag": int(bool(annotation.get("iscrowd"))),
         }
+        if masks is not None:
+            instance["mask"] = annotation["segmentation"] if masks == "real" else [_corners(x, y, w, h)]
+        instances.append(instance)
+    return instances
 
 
-def _annotated(source: Source, labels: dict[int, int]) -> Callable[[dict], list[int] | None]:
-    """Function from an image's record to the labels, sorted, of the categories annotated in it; None: all."""
+def _annotated(source: Source, labels: dict[int, int]) -> tuple[bool, list[int] | None]:
+    """(whether each image says which categories are annotated in it; else their labels, sorted, None:
+    all)."""
     declared = source.completeness.categories
-    if declared == "all":
-        return lambda image: None
-    if declared == "image":
-
-        def of_image(image: dict) -> list[int]:
-            ids = image.get("annotated_category_ids")
-            if not isinstance(ids, list) or not labels.keys() >= set(ids):
-                raise InputError(
-                    f"{source.path}: image {image['id']}: annotated_category_ids is {ids!r}; expected a list "
-                    "of categories of the data set, since each image of this source says which it labels"
-                )
-            return sorted(labels[category] for category in ids)
-
-        return of_image
+    if declared in ("all", "image"):
+        return declared == "image", None
     if declared == "base":
-        chosen = sorted(
-            labels[it["id"]] for it in source.annotations["categories"] if it.get("split") == "base"
-        )
+        chosen = sorted(labels[it["id"]] for it in source.labels.categories if it.get("split") == "base")
         if not chosen:
             raise InputError(
                 f"{source.path}: labels are declared for base categories, but none is called base; train on "
                 "a subset with labels: base"
             )
-        return lambda image: chosen
-    names = {category["name"]: labels[category["id"]] for category in source.annotations["categories"]}
+        return False, chosen
+    names = {category["name"]: labels[category["id"]] for category in source.labels.categories}
     for name in declared:
         if name not in names:
             raise InputError(
                 f"{source.path}: labels are declared for {name!r}, which is no category{suggest(name, names)}"
             )
-    chosen = sorted(names[name] for name in declared)
-    return lambda image: chosen
+    return False, sorted(names[name] for name in declared)
 
 
 def _corners(x: float, y: float, w: float, h: float) -> list[float]:

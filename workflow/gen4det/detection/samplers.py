@@ -11,6 +11,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from gen4det.core.provenance import seed_for
+from gen4det.detection.label_index import Contents
 from gen4det.training.interleaving import interleaved
 
 _CHOICES = 4096  # draws of "which pool" that are made at once
@@ -23,16 +24,14 @@ class Draw(NamedTuple):
     seed: int
 
 
-def repeat_factors(
-    contents: list[list[int]], threshold: float, counted: np.ndarray | None = None
-) -> np.ndarray:
+def repeat_factors(contents: Contents, threshold: float, counted: np.ndarray | None = None) -> np.ndarray:
     """How often each image is seen per epoch, so that rare categories are seen more often.
 
     Category c gets r(c) = max(1, sqrt(t / f(c))), f(c) the share of images that show it; an image gets the
     largest factor of its categories (Gupta, Dollar and Girshick 2019, LVIS, section 5.2).
 
     Args:
-        contents: categories of each image, N lists without duplicates.
+        contents: categories of each image.
         threshold: t; 0 gives all images factor 1.
         counted: (N,) bool, the images that f is counted on; None: all. A category that none of them shows
             counts as if one did.
@@ -42,41 +41,43 @@ def repeat_factors(
     """
     if counted is None:
         counted = np.ones(len(contents), dtype=bool)
-    images: dict[int, int] = {}
-    for labels, counts in zip(contents, counted, strict=True):
-        for label in labels:
-            images[label] = images.get(label, 0) + int(counts)
+    factors = np.ones(len(contents))
+    if not len(contents.labels):
+        return factors
+    images = np.bincount(contents.labels[np.repeat(counted, np.diff(contents.starts))], minlength=1)
+    images = np.pad(images, (0, max(0, int(contents.labels.max()) + 1 - len(images))))
     total = max(1, int(counted.sum()))
-    factors = {
-        label: max(1.0, float(np.sqrt(threshold * total / max(1, count)))) for label, count in images.items()
-    }
-    return np.array([max((factors[label] for label in labels), default=1.0) for labels in contents])
+    by_label = np.maximum(1.0, np.sqrt(threshold * total / np.maximum(1, images)))
+    shows = np.diff(contents.starts) > 0
+    factors[shows] = np.maximum.reduceat(by_label[contents.labels], contents.starts[:-1][shows])
+    return factors
 
 
-def replayed(contents: list[list[int]], synthetic: np.ndarray) -> dict[int, np.ndarray]:
+def replayed(contents: Contents, synthetic: np.ndarray) -> dict[int, np.ndarray]:
     """For each synthetic image the real ones that may be shown in its place.
 
     Args:
-        contents: categories of each image, N lists without duplicates.
+        contents: categories of each image.
         synthetic: (N,) bool.
 
     Returns:
         {index of a synthetic image: indices of the real images that show, of its categories, the one that the
-        fewest real images show; of equally rare ones the first}.
+        fewest real images show; of equally rare ones the first}. Images alike share one array.
 
     Raises:
         ValueError: no real image shows any category of a synthetic one.
     """
-    shown: dict[int, list[int]] = {}
+    lists: dict[int, list[int]] = {}
     for index in np.flatnonzero(~synthetic).tolist():
         for label in contents[index]:
-            shown.setdefault(label, []).append(index)
+            lists.setdefault(label, []).append(index)
+    shown = {label: np.array(indices) for label, indices in lists.items()}
     places = {}
     for index in np.flatnonzero(synthetic).tolist():
-        known = [label for label in sorted(contents[index]) if label in shown]
+        known = [label for label in contents[index] if label in shown]
         if not known:
             raise ValueError(f"image {index}: no real image shows any of its categories")
-        places[index] = np.array(shown[min(known, key=lambda label: len(shown[label]))])
+        places[index] = shown[min(known, key=lambda label: len(shown[label]))]
     return places
 
 

@@ -18,7 +18,8 @@ from gen4det.core.precision import set_float32_arithmetic
 from gen4det.core.provenance import seed_for
 from gen4det.core.settings import parse_settings
 from gen4det.data.datasets import Dataset, Split
-from gen4det.data.shards import load_synthetic
+from gen4det.data.label_sets import LabelSet
+from gen4det.data.shards import open_synthetic
 from gen4det.detection import mmcv_ext
 from gen4det.detection.completeness import make_aware, require_aware
 from gen4det.detection.datasets import DetectionDataset, Source, seed_everything
@@ -183,8 +184,8 @@ def load_sources(
         InputError: a file is missing or malformed, or a synthetic set was drawn from another training split.
     """
     train = dataset.train
-    annotations = train.load()
-    categories = sorted(annotations["categories"], key=lambda category: category["id"])
+    annotations = train.labels()
+    categories = sorted(annotations.categories, key=lambda category: category["id"])
     given = detector.labels if detector else LabelSettings()
     sources = []
     if real:
@@ -193,7 +194,7 @@ def load_sources(
             Source(dataset.name, train.annotations_path, annotations, train.images, completeness=complete)
         )
     for path in map(Path, synthetic):
-        drawn, images = load_synthetic(path)
+        drawn, images = open_synthetic(path)
         _require_split(drawn, path, train)
         says = given.synthetic or _says(drawn, path)
         if detector and detector.ignore_background:
@@ -202,15 +203,15 @@ def load_sources(
     return sources, categories
 
 
-def _says(drawn: dict, path: Path) -> Completeness:
+def _says(drawn: LabelSet, path: Path) -> Completeness:
     """How complete the labels of a synthetic set are, as its annotation file declares."""
-    return parse_settings(Completeness, drawn["info"].get("labels", {}), source=f"{path}: info.labels")
+    return parse_settings(Completeness, drawn.info.get("labels", {}), source=f"{path}: info.labels")
 
 
-def _require_split(drawn: dict, path: Path, train: Split) -> None:
+def _require_split(drawn: LabelSet, path: Path, train: Split) -> None:
     """Images generated from references outside the training split would leak data that must stay unseen."""
-    training_hash = drawn["info"].get("split")  # the name in stored sets
-    if training_hash is None and any("reference_image_id" in image for image in drawn["images"]):
+    training_hash = drawn.info.get("split")  # the name in stored sets
+    if training_hash is None and drawn.any_image_has("reference_image_id"):
         raise InputError(f"{path}: does not say of which split its references are; draw the set again")
     if training_hash not in (None, train.hash):
         raise InputError(

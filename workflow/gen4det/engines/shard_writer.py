@@ -4,7 +4,7 @@ Files of the shard <prefix>:
 
     <prefix>.work/fingerprint.json   what the batches were drawn with
     <prefix>.work/00000012.zip       images and labels of batch 12
-    <prefix>.zip, <prefix>.json      the finished shard; the JSON appears last and completes it
+    <prefix>.zip, <prefix>.arrow     the finished shard; the table of labels appears last and completes it
 
 Arrays that an engine keeps lie in the same zip, `arrays/<image>.<name>.npy` (`data.shards.read_array`).
 """
@@ -15,11 +15,12 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from gen4det.core.json_files import dumps
 from gen4det.core.provenance import content_hash
-from gen4det.data.annotations import write_annotations
 from gen4det.data.images import ShardWriter, encode_image
+from gen4det.data.label_tables import LabelTableWriter
 from gen4det.data.masks import area_of_rle
-from gen4det.data.shards import archive_digest, array_name, dumps, encode_array
+from gen4det.data.shards import archive_digest, array_name, encode_array
 from gen4det.engines.base import Generated, Labels
 from gen4det.training.work_folder import WorkFolder
 
@@ -43,7 +44,7 @@ class ShardInProgress:
     As a context manager it holds a lock on the folder, so that two jobs never draw the same shard.
 
     Args:
-        prefix: path of the shard without ".zip" and ".json".
+        prefix: path of the shard without ".zip" and ".arrow".
         run: everything that batches of the same run have in common, JSON-serialisable.
         shard, shards: this shard's number, from 0, and how many there are.
         image_format: "png" or "jpg".
@@ -54,7 +55,7 @@ class ShardInProgress:
 
     def __init__(self, prefix: str | Path, run: dict, shard: int, shards: int, image_format: str = "png"):
         self.archive = Path(f"{prefix}.zip")
-        self.labels = Path(f"{prefix}.json")
+        self.labels = Path(f"{prefix}.arrow")
         self.run, self.shard, self.shards = run, shard, shards
         self.image_format = image_format
         self._work = WorkFolder(
@@ -121,17 +122,13 @@ class ShardInProgress:
     # --- the finished shard -------------------------------------------------------------------------
 
     def assemble(self, batches: list[int], categories: list[dict]) -> None:
-        """Write the shard from its batches, in the order given."""
-        labels = {"images": [], "annotations": [], "rejected": []}
+        """Write the shard from its batches, in the order given; one of them is in memory at a time."""
         with ShardWriter(self.archive) as writer:
             for batch in batches:
                 with zipfile.ZipFile(self._batch_path(batch)) as source:
                     for name in source.namelist():
                         if name != _LABELS:
                             writer.add(name, source.read(name))
-                for key, records in _read_labels(self._batch_path(batch)).items():
-                    if key in labels:
-                        labels[key] += records
         info = {
             "description": "generated images",
             "shard": self.shard,
@@ -141,7 +138,9 @@ class ShardInProgress:
             "archive": self.archive.name,
             "digest": archive_digest(self.archive),
         }
-        write_annotations(self.labels, {"info": info, "categories": categories, **labels})
+        with LabelTableWriter(self.labels, {"info": info, "categories": categories}) as table:
+            for labels in self.labels_of(batches):
+                table.add_all(labels)
 
     def discard(self) -> None:
         """Remove the work folder, once everything that is made of it is written."""

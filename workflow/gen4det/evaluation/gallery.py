@@ -11,10 +11,10 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from gen4det.core.errors import InputError
-from gen4det.core.json_files import read_json
 from gen4det.core.provenance import seed_for
 from gen4det.data.images import ImageStore, image_name
+from gen4det.data.label_sets import as_dictionaries
+from gen4det.data.shards import load_shard
 from gen4det.evaluation.pictures import draw_instances, show_image
 from gen4det.evaluation.plotting import PAGE_WIDTH, as_text, style
 from gen4det.evaluation.study_settings import GallerySettings
@@ -42,27 +42,27 @@ class GeneratedSet:
 
 
 def read_shards(paths: list[str | Path]) -> GeneratedSet:
-    """Shards of one engine: JSON files with images, annotations, rejected and categories, zips beside them.
+    """Shards of one engine: tables of their labels, zips beside them.
 
     Raises:
         InputError: a file is missing, no shard, or its images are gone.
     """
     generated = GeneratedSet(_engine_of(Path(paths[0]).resolve().parent))
     for path in paths:
-        _add(generated, Path(path))
+        _add(generated, Path(path), load_shard(path))
     return generated
 
 
 def read_synthetic(path: str | Path) -> GeneratedSet:
-    """A synthetic set: annotations.json, and rejected.json beside it.
+    """A synthetic set, what it offers and what not.
 
     Raises:
         InputError: a file is missing, no synthetic set, or its images are gone.
     """
     path = Path(path)
     generated = GeneratedSet(_engine_of(path.resolve().parent))
-    _add(generated, path)
-    _add(generated, path.with_name("rejected.json"))
+    for data in as_dictionaries(path):
+        _add(generated, path, data)
     return generated
 
 
@@ -70,10 +70,7 @@ def _engine_of(folder: Path) -> str:
     return folder.parent.name if folder.name == "shards" else folder.name
 
 
-def _add(generated: GeneratedSet, path: Path) -> None:
-    data = read_json(path, "labels of generated images")
-    if not {"images", "categories"} <= data.keys():
-        raise InputError(f"{path}: no generated images; expected images, categories, annotations or rejected")
+def _add(generated: GeneratedSet, path: Path, data: dict) -> None:
     store = ImageStore(path.parent / (data.get("info") or {}).get("images", "."))
     generated.names |= {category["id"]: as_text(category["name"]) for category in data["categories"]}
     generated.images |= {image["id"]: (store, image) for image in data["images"]}

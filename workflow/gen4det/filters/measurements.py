@@ -1,17 +1,14 @@
 """What `rate`, `calibrate` and `detect` measured, checked against the shards and the training split.
 
-Files are read one at a time: the detections of a full-scale run do not fit into memory. Their key
+Files are read shard by shard: the detections of a full-scale run do not fit into memory. Their key
 "split" is the hash of the training split that the measurement belongs to.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gen4det.core.errors import InputError
 from gen4det.core.json_files import read_json
-from gen4det.data.shards import shard_identity
-from gen4det.filters.agreement import disagreements
 from gen4det.filters.settings import AestheticSettings, AgreementSettings
 
 
@@ -23,28 +20,39 @@ class Measurements:
     """Image id -> aesthetic score."""
     threshold: float | None = None
     """Least aesthetic score of an image that is kept."""
-    disagreements: dict[int, str] = field(default_factory=dict)
-    """Annotation id -> why a detector of real objects does not confirm it."""
+    detections: dict[str, list[list[float]]] = field(default_factory=dict)
+    """What a detector of real objects finds: image id -> detections as `agreement.compact` gives them."""
 
 
-def read_scores(paths: list[str | Path], shards: list[dict]) -> tuple[dict[int, float], str]:
-    """Aesthetic scores of all images, and the hash of the models that gave them.
+class ScoreFiles:
+    """Aesthetic scores of all images, shard by shard.
 
     Args:
         paths: files of `rate`, one per shard.
-        shards: as `data.shards.load_run` gives them.
+        identities: of the shards, as `data.shards.shard_identity` gives them.
+
+    Attributes:
+        models: hash of the models that gave them; None before the first shard.
 
     Raises:
-        InputError: a file is missing, malformed, of other images, or of other models than the first.
+        InputError: a file is missing.
     """
-    scores: dict[int, float] = {}
-    models = None
-    for _, path, data in _with_shards(paths, shards, "aesthetic scores", ("models", "scores")):
-        models = models or data["models"]
-        if data["models"] != models:
+
+    def __init__(self, paths: list[str | Path], identities: list[dict]):
+        self._files = _ShardFiles(paths, identities, "aesthetic scores", ("models", "scores"))
+        self.models: str | None = None
+
+    def of(self, shard: int) -> dict[int, float]:
+        """Scores by image id.
+
+        Raises:
+            InputError: the file is malformed, of other images, or of other models than the first.
+        """
+        path, data = self._files.of(shard)
+        self.models = self.models or data["models"]
+        if data["models"] != self.models:
             raise InputError(f"{path}: scores of other models than the shards before; rate again")
-        scores |= {int(image): score for image, score in data["scores"].items()}
-    return scores, models
+        return {int(image): score for image, score in data["scores"].items()}
 
 
 def read_threshold(
@@ -72,52 +80,78 @@ def read_threshold(
     return float(data["mean"])
 
 
-def read_disagreements(
-    paths: list[str | Path], shards: list[dict], settings: AgreementSettings, *, training_hash: str
-) -> dict[int, str]:
-    """Annotation id -> why the detector does not confirm it, of all labels.
+class DetectionFiles:
+    """Detections in all images, shard by shard.
 
     Args:
         paths: files of `detect`, one per shard.
+        identities: of the shards, as `data.shards.shard_identity` gives them.
         training_hash: hash of the training split.
 
     Raises:
-        InputError: a file is missing, malformed, of other images, by a detector that was trained on another
-            split, by another one than the first, or with fewer detections per image than the settings ask.
+        InputError: a file is missing.
     """
-    keys = ("split", "detector", "max_per_image", "detections")
-    found: dict[int, str] = {}
-    detector = None
-    for shard, path, data in _with_shards(paths, shards, "detections", keys):
-        detector = detector or data["detector"]
-        if data["split"] != training_hash:
+
+    def __init__(
+        self,
+        paths: list[str | Path],
+        identities: list[dict],
+        settings: AgreementSettings,
+        *,
+        training_hash: str,
+    ):
+        keys = ("split", "detector", "max_per_image", "detections")
+        self._files = _ShardFiles(paths, identities, "detections", keys)
+        self._settings, self._training_hash = settings, training_hash
+        self._detector: str | None = None
+
+    def of(self, shard: int) -> dict[str, list[list[float]]]:
+        """Detections by image id, as `agreement.compact` gives them.
+
+        Raises:
+            InputError: the file is malformed, of other images, by a detector that was trained on another
+                split, by another one than the first, or with fewer detections per image than the settings
+                ask.
+        """
+        path, data = self._files.of(shard)
+        self._detector = self._detector or data["detector"]
+        if data["split"] != self._training_hash:
             raise InputError(f"{path}: by a detector that was trained on another training split")
-        if data["detector"] != detector:
+        if data["detector"] != self._detector:
             raise InputError(f"{path}: by another detector than the shards before; detect again")
-        if data["max_per_image"] < settings.max_per_image:
+        if data["max_per_image"] < self._settings.max_per_image:
             raise InputError(
                 f"{path}: {data['max_per_image']} detections per image at most, "
-                f"filter.agreement.max_per_image asks for {settings.max_per_image}"
+                f"filter.agreement.max_per_image asks for {self._settings.max_per_image}"
             )
-        found |= disagreements(shard["annotations"], data["detections"], settings)
-    return found
+        return data["detections"]
 
 
-def _with_shards(
-    paths: list[str | Path], shards: list[dict], what: str, keys: tuple[str, ...]
-) -> Iterator[tuple[dict, str | Path, dict]]:
-    """(shard, path, contents) of each file; raises if a file is not of a shard, or a shard has no file."""
-    if len(paths) != len(shards):
-        raise InputError(f"filter: {len(shards)} shards, but {len(paths)} files of {what}")
-    left = {shard["info"]["shard"]: shard for shard in shards}
-    for path in paths:
-        data = _read(path, what, ("of", *keys))
-        number = data["of"].get("shard")
-        if number not in left and number in range(len(shards)):
-            raise InputError(f"{path}: {what} of shard {number} are given twice")
-        if number not in left or data["of"] != shard_identity(left[number]):
-            raise InputError(f"{path}: {what} of other images than the shards hold; measure again")
-        yield left.pop(number), path, data
+class _ShardFiles:
+    """One file per shard, in any order; the one expected is opened first, so that most are read once."""
+
+    def __init__(self, paths: list[str | Path], identities: list[dict], what: str, keys: tuple[str, ...]):
+        if len(paths) != len(identities):
+            raise InputError(f"filter: {len(identities)} shards, but {len(paths)} files of {what}")
+        self._left = sorted(map(Path, paths), key=lambda path: path.name)
+        self._identities, self._what, self._keys = identities, what, keys
+
+    def of(self, shard: int) -> tuple[Path, dict]:
+        """(path, contents) of the file of a shard; raises if a file is not of a shard, or the shard has
+        none."""
+        for path in list(self._left):
+            data = _read(path, self._what, ("of", *self._keys))
+            number = data["of"].get("shard")
+            if number not in range(len(self._identities)) or data["of"] != self._identities[number]:
+                raise InputError(f"{path}: {self._what} of other images than the shards hold; measure again")
+            if number < shard:
+                raise InputError(f"{path}: {self._what} of shard {number} are given twice")
+            if number == shard:
+                self._left.remove(path)
+                return path, data
+        raise InputError(
+            f"{self._left[0]}: {self._what} of its shard are given twice, and none of shard {shard}"
+        )
 
 
 def _read(path: str | Path, what: str, keys: tuple[str, ...]) -> dict:

@@ -1,148 +1,244 @@
-"""From the shards of a run to one synthetic set: what is offered for training, and what is not and why."""
+"""From the shards of a run to one synthetic set: what is offered for training, and what is not and why.
+
+A shard's table is read a batch at a time, so that memory does not grow with the number of labels: what is
+kept of a batch is a byte per label, and the ids of images where filters compare them.
+"""
 
 import csv
 import io
+import json
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
 
 from gen4det.core.errors import InputError
-from gen4det.data.annotations import category_counts, frequency_groups
+from gen4det.core.provenance import atomic_write
 from gen4det.data.datasets import Format
+from gen4det.data.label_sets import BY_ENGINE, OFFERED
+from gen4det.data.label_tables import Columns, LabelTable
 from gen4det.data.masks import area_of_rle, box_of_rle, polygons_to_rle, rle_to_polygons
+from gen4det.data.validation import TOLERANCE
 from gen4det.filters.measurements import Measurements
 from gen4det.filters.settings import FilterSettings
-from gen4det.filters.verdicts import UNUSED, split_labels
+from gen4det.filters.verdicts import REASONS, UNUSED, Judgement, offered_images, refuse_beyond
+
+
+@dataclass
+class Tally:
+    """What was counted of all labels of a run."""
+
+    images: int = 0
+    """Generated images."""
+    labelled: int = 0
+    """Images with a label that is offered."""
+    kept: Counter = field(default_factory=Counter)
+    """Category id -> offered labels of objects that were drawn."""
+    rejected: Counter = field(default_factory=Counter)
+    """(category id, reason) -> rejected labels of objects that were drawn."""
+    reasons: Counter = field(default_factory=Counter)
+    """Reason -> all rejected labels, those of real objects and crowds included."""
+    instances: Counter = field(default_factory=Counter)
+    """Category id -> offered labels that are objects: no crowds, none to be ignored."""
+    holders: Counter = field(default_factory=Counter)
+    """Category id -> images with such a label."""
+    offered: set = field(default_factory=set)
+    """Ids of categories with an offered label, perhaps of a crowd alone."""
+
+    def add(self, columns: Columns, verdicts: np.ndarray) -> None:
+        """Count the labels of a batch."""
+        categories, crowd = columns.whole("category_id"), columns.whole("iscrowd") != 0
+        drawn, offered = (columns.whole("real") == 0) & ~crowd, verdicts == OFFERED
+        self.images += columns.batch.num_rows
+        self.labelled += len(np.unique(columns.image[offered]))
+        self.kept.update(_counted(categories[offered & drawn]))
+        self.offered |= set(np.unique(categories[offered]).tolist())
+        objects = offered & ~crowd & (columns.whole("ignore") == 0)
+        self.instances.update(_counted(categories[objects]))
+        pairs = np.unique(np.stack([categories[objects], columns.image[objects]], axis=1), axis=0)
+        self.holders.update(_counted(pairs[:, 0]))
+        for reason, labels in _by_reason(columns, verdicts):
+            self.reasons[reason] += int(labels.sum())
+            for category, count in _counted(categories[labels & drawn]).items():
+                self.rejected[category, reason] += count
+
+
+def _counted(values: np.ndarray) -> dict[int, int]:
+    return dict(zip(*(part.tolist() for part in np.unique(values, return_counts=True)), strict=True))
+
+
+def _by_reason(columns: Columns, verdicts: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """(reason, (labels,) bool) of all rejected labels."""
+    for code in np.unique(verdicts).tolist():
+        if code not in (OFFERED, BY_ENGINE):
+            yield REASONS[code - 1], verdicts == code
+    if (verdicts == BY_ENGINE).any():
+        codes, names = columns.codes("reason")
+        for code, name in enumerate(names):
+            yield name, (codes == code) & (verdicts == BY_ENGINE)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """All labels of a run, split into kept and rejected; together they are what the engine was asked for."""
+    """All labels of a run, each offered or rejected; together they are what the engine was asked for."""
 
-    images: list[dict]
-    """Every generated image, by id."""
-    kept: list[dict]
-    rejected: list[dict]
-    """Each with "reason": a rule of the engine, or the name of a filter setting."""
-    categories: list[dict]
-    """Of the training split."""
+    verdicts: list[list[np.ndarray]]
+    """Per shard and batch of its table, (labels,) uint8; see `data.label_sets`."""
+    tally: Tally
 
 
 def select(
-    shards: list[dict],
-    training: dict,
+    tables: list[LabelTable],
+    categories: list[dict],
     settings: FilterSettings,
-    measured: Measurements = Measurements(),  # noqa: B008  (immutable)
+    measured: Callable[[int], Measurements] = lambda shard: Measurements(),
 ) -> Selection:
-    """Split the labels of all shards of a run into kept and rejected ones.
-
-    Records are ordered by image, so that the outcome does not depend on the number of shards.
+    """Judge the labels of all shards of a run.
 
     Args:
-        shards: as `data.shards.load_run` gives them.
-        training: the training split the engine generated for; its categories are those of the set.
-        measured: what filters look at beside the labels.
+        tables: of all shards, as `data.shards.open_run` gives them.
+        categories: of the training split the engine generated for; they are those of the set.
+        measured: from the number of a shard to what filters look at beside its labels.
 
     Raises:
-        InputError: the shards know categories that the training split does not have.
+        InputError: the shards know categories that the training split does not have, or hold broken labels.
     """
-    images = sorted((image for shard in shards for image in shard["images"]), key=lambda image: image["id"])
-    annotations = sorted((a for shard in shards for a in shard["annotations"]), key=lambda a: a["id"])
-    names = {category["id"]: category["name"] for category in training["categories"]}
-    for category in shards[0]["categories"]:
+    names = {category["id"]: category["name"] for category in categories}
+    for category in tables[0].about["categories"]:
         identifier, name = category["id"], category["name"]
         if names.get(identifier) != name:
             raise InputError(
                 f"shards: drawn for another data set: their category {identifier} is {name!r}, "
                 f"here it is {names.get(identifier)!r}"
             )
-    kept, rejected = split_labels(images, annotations, settings, measured)
-    rejected += [label for shard in shards for label in shard["rejected"]]
-    rejected.sort(key=lambda label: (label["image_id"], label.get("id", 0)))
-    return Selection(images, kept, rejected, training["categories"])
+    known, tally, verdicts, labelled, images = np.array(sorted(names)), Tally(), [], [], []
+    for number, table in enumerate(tables):
+        beside, of_shard = measured(number), []
+        for columns in map(Columns, table.stream()):
+            judged = Judgement(columns, settings, beside)
+            check_labels(columns, judged.verdicts == OFFERED, known, table.path)
+            of_shard.append(judged.verdicts)
+            images.append(columns.of_image("id").copy())
+            if settings.max_images is None:
+                tally.add(columns, judged.verdicts)
+            else:
+                labelled.append(images[-1][judged.labelled])
+        verdicts.append(of_shard)
+    ids, times = np.unique(np.concatenate([*images, np.empty(0, np.int64)]), return_counts=True)
+    if (times > 1).any():
+        raise InputError(f"shards: image id {ids[times > 1][0]} is used {times[times > 1][0]} times")
+    if settings.max_images is not None:
+        offered = offered_images(np.concatenate([*labelled, np.empty(0, np.int64)]), settings.max_images)
+        for table, of_shard in zip(tables, verdicts, strict=True):
+            for columns, codes in zip(map(Columns, table.stream()), of_shard, strict=True):
+                refuse_beyond(columns, codes, offered)
+                tally.add(columns, codes)
+    return Selection(verdicts, tally)
 
 
-# --- export ---------------------------------------------------------------------------------------
-
-
-def synthetic_set(
-    selection: Selection, training: dict, form: Format, segmentation: str, image_folder: str
-) -> dict:
-    """The annotation file that detectors are trained on: images with at least one kept label.
-
-    LVIS: `image_count` and `instance_count` are those of the synthetic set, categories without a label
-    are left out, `frequency` stays the training split's (released code of MosaicFusion). No category is
-    claimed to be absent from an image (`neg_category_ids` is empty); one whose label was rejected is not
-    exhaustively labelled in it.
+def check_labels(columns: Columns, offered: np.ndarray, categories: np.ndarray, source: Path) -> None:
+    """Look for labels that no detector can be trained on, among those that are offered.
 
     Args:
-        segmentation: "rle" or "polygon".
-        image_folder: where the shards lie, relative to the file; becomes info.images.
+        offered: (labels,) bool.
+        categories: sorted ids of the data set.
+
+    Raises:
+        InputError: a label has no id, no area, an unknown category, a mask of another size than its image, or
+            a box that is not finite, has no extent or exceeds its image.
     """
-    annotations = [_exported(a, form, segmentation) for a in selection.kept]
-    labelled = {annotation["image_id"] for annotation in annotations}
-    unlabelled: dict[int, set[int]] = {}
-    for label in selection.rejected:
-        unlabelled.setdefault(label["image_id"], set()).add(label["category_id"])
-    images = []
-    for image in selection.images:
-        if image["id"] not in labelled:
-            continue
-        if form == "lvis":
-            incomplete = sorted(unlabelled.get(image["id"], ()))
-            image = {
-                **image,
-                "coco_url": image["file_name"],
-                "neg_category_ids": [],
-                "not_exhaustive_category_ids": incomplete,
-            }
-        images.append(image)
-    return {
-        "info": {"description": "synthetic training images", "images": image_folder},
-        "images": images,
-        "annotations": annotations,
-        "categories": _counted_categories(annotations, training, form),
+    boxes = columns.boxes()
+    size = np.stack([columns.of_image(side)[columns.image] for side in ("width", "height")], axis=1)
+    corner, extent = boxes[:, :2], boxes[:, 2:]
+    masked, shape = columns.known("counts"), columns.field("size").fill_null([0, 0]).flatten().to_numpy()
+    sound = {
+        "no id": columns.known("id"),
+        "unknown category": np.isin(columns.whole("category_id", -1), categories),
+        "expected four finite numbers [x, y, width, height]": np.isfinite(boxes).all(axis=1),
+        "box of zero area": (extent > 0).all(axis=1),
+        "box outside its image": ((corner >= -TOLERANCE) & (corner + extent <= size + TOLERANCE)).all(axis=1),
+        "no area": columns.numbers("area") > 0,
+        "mask of another size than its image": ~masked | (shape.reshape(-1, 2)[:, ::-1] == size).all(axis=1),
     }
+    for problem, fine in sound.items():
+        if (bad := offered & ~fine).any():
+            identifier = columns.whole("id")[int(np.argmax(bad))]
+            raise InputError(f"{source}: annotation {identifier}: {problem}")
 
 
-def _counted_categories(annotations: list[dict], training: dict, form: Format) -> list[dict]:
-    groups = frequency_groups(training)
-    counts = category_counts({"annotations": annotations, "categories": training["categories"]})
-    labelled = {annotation["category_id"] for annotation in annotations}  # perhaps by a crowd region alone
-    categories = []
-    for category in training["categories"]:
-        images, instances = counts[category["id"]]
-        if category["id"] not in labelled:
-            continue
-        if form == "lvis":
-            group = groups[category["id"]]
-            category = {**category, "frequency": group, "image_count": images, "instance_count": instances}
-        categories.append(category)
-    return categories
+# --- the set --------------------------------------------------------------------------------------
 
 
-def _exported(annotation: dict, form: Format, segmentation: str) -> dict:
-    annotation = dict(annotation)
-    if form == "coco":
-        annotation.setdefault("iscrowd", 0)
-    rle = annotation.get("segmentation")
-    if rle is not None and segmentation == "polygon":
-        polygons = rle_to_polygons(rle)
-        filled = polygons_to_rle(polygons, *rle["size"])  # polygons have no holes
-        annotation.update(segmentation=polygons, area=float(area_of_rle(filled)), bbox=box_of_rle(filled))
-    return annotation
+def write_verdicts(
+    path: str | Path, tables: list[LabelTable], selection: Selection, segmentation: str
+) -> None:
+    """The verdicts on all labels, a record batch for each batch of the tables.
+
+    Args:
+        segmentation: "rle" or "polygon". Polygons have no holes: the offered labels then have areas and boxes
+            of their own, which stand beside the verdicts.
+    """
+    fields = [("verdict", pa.uint8())]
+    if segmentation == "polygon":
+        fields += [("bbox", pa.list_(pa.float64(), 4)), ("area", pa.float64()), ("outline", pa.string())]
+    schema = pa.schema(fields)
+    with (
+        atomic_write(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, schema) as out,
+    ):
+        for table, of_shard in zip(tables, selection.verdicts, strict=True):
+            if segmentation == "rle":
+                for verdicts in of_shard:
+                    out.write_batch(pa.record_batch([pa.array(verdicts)], schema=schema))
+                continue
+            for columns, verdicts in zip(map(Columns, table.stream()), of_shard, strict=True):
+                out.write_batch(
+                    pa.record_batch([pa.array(verdicts), *_polygons(columns, verdicts)], schema=schema)
+                )
 
 
-def rejected_labels(selection: Selection, image_folder: str) -> dict:
-    """What was not kept: labels with reasons, how often each reason occurs, and the images concerned."""
-    concerned = {label["image_id"] for label in selection.rejected}
-    concerned |= {image["id"] for image in selection.images} - {a["image_id"] for a in selection.kept}
-    return {
-        "info": {"description": "generated, but not offered for training", "images": image_folder},
-        "images": [image for image in selection.images if image["id"] in concerned],
-        "rejected": selection.rejected,
-        "reasons": dict(Counter(label["reason"] for label in selection.rejected)),
-        "categories": selection.categories,
-    }
+def _polygons(columns: Columns, verdicts: np.ndarray) -> list[pa.Array]:
+    """Boxes, areas and outlines of the offered labels with masks; null for the others."""
+    boxes, areas, outlines = [], [], []
+    shapes = zip(columns.field("counts").to_pylist(), columns.field("size").to_pylist(), strict=True)
+    for verdict, (counts, size) in zip(verdicts.tolist(), shapes, strict=True):
+        box = area = outline = None
+        if verdict == OFFERED and counts is not None:
+            polygons = rle_to_polygons({"counts": counts.decode("ascii"), "size": size})
+            filled = polygons_to_rle(polygons, *size)
+            box, area = [float(it) for it in box_of_rle(filled)], float(area_of_rle(filled))
+            outline = json.dumps(polygons, separators=(",", ":"))
+        boxes.append(box)
+        areas.append(area)
+        outlines.append(outline)
+    return [
+        pa.array(boxes, pa.list_(pa.float64(), 4)),
+        pa.array(areas, pa.float64()),
+        pa.array(outlines, pa.string()),
+    ]
+
+
+def counted_categories(
+    tally: Tally, categories: list[dict], groups: dict[int, str], form: Format
+) -> list[dict]:
+    """Categories of the set.
+
+    LVIS: `image_count` and `instance_count` are those of the synthetic set, `frequency` stays the training
+    split's (released code of MosaicFusion). Categories without a label are left out.
+    """
+    found = []
+    for category in categories:
+        identifier = category["id"]
+        if identifier in tally.offered and form == "lvis":
+            counts = {"image_count": tally.holders[identifier], "instance_count": tally.instances[identifier]}
+            found.append({**category, "frequency": groups[identifier], **counts})
+        elif identifier in tally.offered:
+            found.append(category)
+    return found
 
 
 # --- table ----------------------------------------------------------------------------------------
@@ -150,29 +246,25 @@ def rejected_labels(selection: Selection, image_folder: str) -> dict:
 GROUPS = {"r": "rare", "c": "common", "f": "frequent"}
 
 
-def kept_fractions(selection: Selection, training: dict) -> list[dict]:
+def kept_fractions(tally: Tally, categories: list[dict], groups: dict[int, str]) -> list[dict]:
     """How many labels were generated and kept: all, per frequency group, per category.
 
     Counted are objects that were drawn and judged: not those of a real image around them ("real"), not
     crowds, not images beyond `generations_per_reference`, which are not used at all.
+
+    Args:
+        groups: category id -> "r", "c" or "f", of the training split.
 
     Returns:
         Rows with the keys level ("all", "frequency", "category"), id (of a category, else None), name,
         frequency, generated, kept, rejected, kept_fraction (None where nothing was generated) and one key per
         reason of a rejection, in alphabetical order.
     """
-    groups = frequency_groups(training)
-    kept = Counter(label["category_id"] for label in selection.kept if _drawn(label))
-    rejected = Counter(
-        (label["category_id"], label["reason"])
-        for label in selection.rejected
-        if _drawn(label) and label["reason"] != UNUSED
-    )
-    reasons = sorted({reason for _, reason in rejected})
+    reasons = sorted({reason for _, reason in tally.rejected if reason != UNUSED})
 
-    def row(level: str, name: str, categories: list[int], identifier: int | None, group: str | None) -> dict:
-        by_reason = {reason: sum(rejected[c, reason] for c in categories) for reason in reasons}
-        good, bad = sum(kept[c] for c in categories), sum(by_reason.values())
+    def row(level: str, name: str, some: list[int], identifier: int | None, group: str | None) -> dict:
+        by_reason = {reason: sum(tally.rejected[c, reason] for c in some) for reason in reasons}
+        good, bad = sum(tally.kept[c] for c in some), sum(by_reason.values())
         return {
             "level": level,
             "id": identifier,
@@ -185,18 +277,14 @@ def kept_fractions(selection: Selection, training: dict) -> list[dict]:
             **by_reason,
         }
 
-    every = [category["id"] for category in selection.categories]
+    every = [category["id"] for category in categories]
     rows = [row("all", "all", every, None, None)]
     for group, name in GROUPS.items():
         rows.append(row("frequency", name, [c for c in every if groups[c] == group], None, group))
-    for category in selection.categories:
+    for category in categories:
         identifier = category["id"]
         rows.append(row("category", category["name"], [identifier], identifier, groups[identifier]))
     return rows
-
-
-def _drawn(label: dict) -> bool:
-    return not (label.get("real") or label.get("iscrowd"))
 
 
 def to_csv(rows: list[dict]) -> str:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from gen4det.core.provenance import seed_for
 from gen4det.data.annotations import category_counts, write_annotations
-from gen4det.data.datasets import DatasetDescriptor, SplitDescriptor, write_dataset
+from gen4det.data.datasets import DatasetDescriptor, SplitDescriptor, write_dataset, write_split
 from gen4det.data.images import ImageStore, ShardWriter, encode_image
 from gen4det.data.masks import mask_to_rle
 from gen4det.data.validation import validate_annotations
@@ -42,6 +42,7 @@ def render_dataset(settings: MiniatureDataset, name: str, output: Path) -> None:
         "train": _long_tailed_layout(rng, settings.train_images),
         "val": _balanced_layout(rng, settings.val_images),
     }
+    registered = {}
     for split, layout in layouts.items():
         annotations, captions = _render_split(settings, split, layout, folder / f"{split}.zip")
         if split == "train":
@@ -52,12 +53,12 @@ def render_dataset(settings: MiniatureDataset, name: str, output: Path) -> None:
             annotations, source=f"rendered {split}", images=ImageStore(folder / f"{split}.zip"),
             allow_empty_categories=split == "val",
         )  # fmt: skip
-        write_annotations(folder / f"{split}.json", annotations)
+        registered[split] = write_split(folder, split, annotations)
         if settings.edition == "coco":
             write_annotations(folder / f"captions_{split}.json", captions)
     splits = {
         s: SplitDescriptor(
-            annotations=f"{s}.json",
+            **registered[s],
             images=f"{s}.zip",
             captions=f"captions_{s}.json" if settings.edition == "coco" else None,
         )

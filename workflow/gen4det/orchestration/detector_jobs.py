@@ -18,14 +18,14 @@ class DetectorJobs(SyntheticJobs):
     # --- detectors --------------------------------------------------------------------------------------
 
     def synthetic_sets(self, wildcards: Any) -> list[str]:
-        """Annotations of the synthetic sets an arm trains on."""
+        """The synthetic sets an arm trains on."""
         arm = self.project.arms[wildcards.dataset, wildcards.detector, wildcards.arm]
         return self._sets(wildcards.dataset, arm.synthetic)
 
-    def synthetic_images(self, wildcards: Any) -> list[str]:
-        """Image stores of those sets."""
+    def synthetic_files(self, wildcards: Any) -> list[str]:
+        """Images and labels of those sets."""
         arm = self.project.arms[wildcards.dataset, wildcards.detector, wildcards.arm]
-        return self._images(wildcards.dataset, arm.synthetic)
+        return self._set_files(wildcards.dataset, arm.synthetic)
 
     def backbone(self, wildcards: Any) -> list[str]:
         """Descriptions of the downloaded models a training starts from."""
@@ -137,12 +137,12 @@ class DetectorJobs(SyntheticJobs):
         return job(self.project.studies[wildcards.study].gallery.model_dump(mode="json"), "plot")
 
     def gallery_sets(self, wildcards: Any) -> list[str]:
-        """Annotations of all synthetic sets of a study."""
+        """All synthetic sets of a study."""
         sets = self.project.studies[wildcards.study].sets
         return [file for dataset, engine in sets for file in self._sets(dataset, [engine])]
 
-    def gallery_images(self, wildcards: Any) -> list[str]:
-        """Image stores of those sets."""
+    def gallery_files(self, wildcards: Any) -> list[str]:
+        """Images and labels of those sets."""
         sets = self.project.studies[wildcards.study].sets
-        images = (file for dataset, engine in sets for file in self._images(dataset, [engine]))
-        return list(dict.fromkeys(images))
+        files = (file for dataset, engine in sets for file in self._set_files(dataset, [engine]))
+        return list(dict.fromkeys(files))

@@ -17,10 +17,13 @@ GROWTH = {True: 0.5, False: 1.0}
 """Part of the first request that every further attempt adds, for jobs that resume and for others."""
 ONE_AT_A_TIME = frozenset({"detections", "aesthetic"})
 """Inputs of which a job holds one file at a time, however many there are: the largest counts."""
-SHOWS_REJECTED = frozenset({"plot"})
-"""Kinds of jobs that also read the rejected labels, which lie beside a synthetic set."""
-PARSED_JSON = 8
-"""Bytes of memory that a byte of annotations takes once it is Python objects."""
+MAPPING = frozenset({"filter", "train"})
+"""Kinds of jobs that read tables of labels column by column, and make no Python objects of them."""
+PARSED = 8
+"""Bytes of memory that a byte of annotations, as JSON or as a table, takes once it is Python objects."""
+INDEX = 0.2
+"""Bytes of memory that a byte of a table takes where it is mapped: verdicts, numbers of images, what they
+show."""
 
 
 class Needs(Protocol):
@@ -41,8 +44,8 @@ def memory(kind: str, needs: Needs) -> Callable:
     growth = GROWTH[kind in RESUMABLE]
 
     def mem_mb(wildcards: Any, input: Any, attempt: int) -> int:
-        held = annotation_megabytes(input, rejected=kind in SHOWS_REJECTED)
-        first = needs.mem_mb + PARSED_JSON * held * max(1, needs.gpu)
+        parsed, mapped = annotation_megabytes(input, maps=kind in MAPPING)
+        first = needs.mem_mb + (PARSED * parsed + INDEX * mapped) * max(1, needs.gpu)
         return math.ceil(first * (1 + growth * (attempt - 1)))
 
     return mem_mb
@@ -65,13 +68,14 @@ def launcher(wildcards: Any, resources: Any) -> str:
     return "python -m"
 
 
-def annotation_megabytes(inputs: Any, *, rejected: bool = False) -> float:
-    """Size of the annotations that a job holds, in MB; files that are still to be made count nothing.
+def annotation_megabytes(inputs: Any, *, maps: bool = False) -> tuple[float, float]:
+    """Size of the annotations that a job holds as objects, and that it maps, in MB; files that are still to
+    be made count nothing.
 
     Args:
         inputs: the job's inputs, by name where they have names. A data set's descriptor stands for the
             annotation files it names.
-        rejected: whether the rejected labels beside a synthetic set are read, too.
+        maps: whether tables of labels are mapped, that of a training split in place of its JSON.
     """
     named = dict(inputs.items()) if hasattr(inputs, "items") else {}
     largest, streamed = 0.0, set()
@@ -79,18 +83,22 @@ def annotation_megabytes(inputs: Any, *, rejected: bool = False) -> float:
         files = [named[name]] if isinstance(named[name], str) else list(named[name])
         streamed.update(map(str, files))
         largest += max((_size(Path(file)) for file in files), default=0)
-    read = {path for file in inputs if str(file) not in streamed and (path := Path(file)).suffix == ".json"}
+    files = {path for file in inputs if str(file) not in streamed for path in [Path(file)]}
+    read = {path for path in files if path.suffix in (".json", ".arrow")}
     for path in [path for path in read if path.name == "dataset.json"]:
-        read |= set(_annotations(path))
-    if rejected:
-        read |= {path.with_name("rejected.json") for path in read if path.name == "annotations.json"}
-    return (largest + sum(map(_size, {path.resolve() for path in read}))) / 1e6
+        read |= set(_annotations(path, maps))
+    read = {path.resolve() for path in read}
+    mapped = {path for path in read if maps and path.suffix == ".arrow"}
+    return (largest + sum(map(_size, read - mapped))) / 1e6, sum(map(_size, mapped)) / 1e6
 
 
-def _annotations(descriptor: Path) -> Iterator[Path]:
+def _annotations(descriptor: Path, maps: bool) -> Iterator[Path]:
     """Annotation files of a data set; those of a subset's validation split lie with the whole set."""
     try:
         splits = json.loads(descriptor.read_bytes())
+        if maps and splits["train"].get("table"):
+            yield descriptor.parent / splits["train"]["table"]
+            return
         yield from (descriptor.parent / splits[name]["annotations"] for name in ("train", "val"))
     except (OSError, ValueError, LookupError, TypeError):  # not made yet, or unusable: the job itself says so
         return

@@ -89,7 +89,7 @@ class SyntheticJobs(ProjectJobs):
             if variant.steps[name].kind == "fit":
                 yield name, f"{self.results}/engines/{dataset}/{variant.owner[name]}/{name}/model"
             elif shard is None:
-                yield from ((name, file) for file in self._shards(dataset, variant.name, "json"))
+                yield from ((name, file) for file in self._shards(dataset, variant.name, "arrow"))
         if step.manifest_of:
             planned = self.project.engines[getattr(variant.settings, step.manifest_of)].images
             yield MANIFEST, f"{self.results}/synthetic/{dataset}/{planned}/manifest.jsonl"
@@ -112,7 +112,7 @@ class SyntheticJobs(ProjectJobs):
                 yield from ((f"detections.{read.on}", f"{place}/{number}.json") for number in numbers)
 
     def drawn(self, suffix: str) -> Callable:
-        """A file of the shard that a label step labels: "json", its labels, or "zip", its images."""
+        """A file of the shard that a label step labels: "arrow", its labels, or "zip", its images."""
 
         def file(wildcards: Any) -> str:
             images = self._variant(wildcards).images
@@ -208,10 +208,14 @@ class SyntheticJobs(ProjectJobs):
         """Label files of all shards of an engine: those of its label step, else those it was drawn with."""
         variant = self._variant(wildcards)
         if variant.steps.label is None:
-            return self._shards(wildcards.dataset, wildcards.engine, "json")
+            return self._shards(wildcards.dataset, wildcards.engine, "arrow")
         owner = variant.owner[variant.steps.label.name]
         folder = f"{self.results}/synthetic/{wildcards.dataset}/{owner}/labels"
-        return [f"{folder}/{shard:05d}.json" for shard in range(self.shards(wildcards))]
+        return [f"{folder}/{shard:05d}.arrow" for shard in range(self.shards(wildcards))]
+
+    def set_files(self, wildcards: Any) -> list[str]:
+        """What the synthetic set of an engine refers to: images and tables of labels."""
+        return [*self.shard_images(wildcards), *self.labels(wildcards)]
 
     def shard_images(self, wildcards: Any) -> list[str]:
         """Image stores of all shards of an engine."""
@@ -264,11 +268,11 @@ class SyntheticJobs(ProjectJobs):
         return [f"{folder}/{shard:05d}.{suffix}" for shard in range(self.project.shards(engine))]
 
     def _sets(self, dataset: str, engines: Iterable[str]) -> list[str]:
-        return [f"{self.results}/synthetic/{dataset}/{engine}/annotations.json" for engine in engines]
+        return [f"{self.results}/synthetic/{dataset}/{engine}/set.json" for engine in engines]
 
-    def _images(self, dataset: str, engines: Iterable[str]) -> list[str]:
-        files = (file for engine in engines for file in self._shards(dataset, engine, "zip"))
-        return list(dict.fromkeys(files))
+    def _set_files(self, dataset: str, engines: Iterable[str]) -> list[str]:
+        places = [SimpleNamespace(dataset=dataset, engine=engine) for engine in engines]
+        return list(dict.fromkeys(file for it in places for file in self.set_files(it)))
 
 
 def step_of(variant: Variant, kind: str, wildcards: Any) -> Step:

@@ -26,7 +26,7 @@ def main() -> None:
     """Entry point."""
     parser = stage_parser(__doc__)
     parser.add_argument("--dataset", type=Path, required=True, metavar="FILE", help="dataset.json")
-    parser.add_argument("--synthetic", type=Path, required=True, metavar="FILE", help="annotations.json")
+    parser.add_argument("--synthetic", type=Path, required=True, metavar="FILE", help="set.json")
     parser.add_argument("--output", type=Path, required=True, metavar=f"FOLDER/{ABOUT}")
     parser.add_argument(
         "--tables", nargs="*", default=[], metavar="CSV:ARM", help="tables that say what it did to a detector"

@@ -1,8 +1,10 @@
-"""Merge the shards of a run into one synthetic set, without the labels that a filter refuses.
+"""Choose from the shards of a run what is offered for training: a synthetic set, without what a filter
+refuses.
 
-Writes <output> (annotations of the kept images), the rejected labels with reasons, filter.csv beside <output>
-(kept fractions per frequency group and category) and <output>.record.json. What the filters look at beside
-the labels was measured before, by `rate`, `calibrate` and `detect`: another threshold measures nothing again.
+Writes <output> (which labels, of which shards), verdicts.arrow (a byte for every label) and filter.csv (kept
+fractions per frequency group and category) beside it, and <output>.record.json. What the filters look at
+beside the labels was measured before, by `rate`, `calibrate` and `detect`: another threshold measures nothing
+again.
 """
 
 import argparse
@@ -10,21 +12,15 @@ import logging
 from pathlib import Path
 
 from gen4det.core.errors import InputError
-from gen4det.core.provenance import RunRecord, atomic_write
+from gen4det.core.provenance import RunRecord, atomic_write, write_json
 from gen4det.core.settings import Settings
-from gen4det.data.annotations import write_annotations
 from gen4det.data.datasets import load_dataset
-from gen4det.data.shards import image_folder, load_run, relative_images
-from gen4det.data.validation import validate_annotations
-from gen4det.filters.measurements import Measurements, read_disagreements, read_scores, read_threshold
-from gen4det.filters.selection import (
-    kept_fractions,
-    rejected_labels,
-    select,
-    synthetic_set,
-    to_csv,
-)
+from gen4det.data.label_sets import VERDICTS, describe_tables
+from gen4det.data.shards import image_folder, open_run, relative_images, shard_identity
+from gen4det.filters.measurements import DetectionFiles, Measurements, ScoreFiles, read_threshold
+from gen4det.filters.selection import counted_categories, kept_fractions, select, to_csv, write_verdicts
 from gen4det.filters.settings import FilterSettings
+from gen4det.filters.verdicts import REASONS
 from gen4det.stages._cli import run, stage_parser, stage_settings
 
 log = logging.getLogger("gen4det.filter")
@@ -45,7 +41,7 @@ def main() -> None:
         required=True,
         nargs="+",
         metavar="FILE",
-        help="all <k>.json of shards or labels",
+        help="all <k>.arrow of shards or labels",
     )
     parser.add_argument(
         "--aesthetic", nargs="*", default=[], metavar="FILE", help="what `rate` wrote, one per shard"
@@ -54,8 +50,7 @@ def main() -> None:
     parser.add_argument(
         "--detections", nargs="*", default=[], metavar="FILE", help="what `detect` wrote, one per shard"
     )
-    parser.add_argument("--output", required=True, metavar="FILE", help="annotations.json")
-    parser.add_argument("--rejected", required=True, metavar="FILE", help="rejected.json")
+    parser.add_argument("--output", required=True, metavar="FILE", help="set.json")
     args = parser.parse_args()
     settings = stage_settings(args, FilterStageSettings)
     with RunRecord(
@@ -64,11 +59,14 @@ def main() -> None:
         code=("gen4det.stages.filter",),
         inputs=(args.dataset, *args.shards, *_measured_files(args)),
     ) as record:
-        record.add(**choose(args, settings.filter))
+        record.add(**choose(args, settings.filter, record.facts["inputs"]))
 
 
-def choose(args: argparse.Namespace, settings: FilterSettings) -> dict:
-    """Write the outputs, annotations last.
+def choose(args: argparse.Namespace, settings: FilterSettings, hashes: dict[str, str]) -> dict:
+    """Write the outputs, the set itself last.
+
+    Args:
+        hashes: SHA-256 of the shards' tables by their paths.
 
     Returns:
         Figures for the run record.
@@ -76,81 +74,109 @@ def choose(args: argparse.Namespace, settings: FilterSettings) -> dict:
     Raises:
         InputError: unusable shards.
 
-    Where nothing was kept, the set is empty and says why (see `load_synthetic`).
+    Where nothing was kept, the set is empty and says why (see `data.label_sets.open_set`).
     """
-    dataset = load_dataset(args.dataset)
-    training = dataset.train.load()
-    shards = load_run(args.shards)
-    if shards[0]["info"].get("split") not in (None, dataset.train.hash):
-        raise InputError(f"{args.shards[0]}: not drawn from {dataset.train.annotations_path}; draw it again")
-    measured = measurements(args, settings, shards, dataset.train.hash)
-    selection = select(shards, training, settings, measured)
-    shard_folder = image_folder(args.shards[0], shards[0])
+    dataset, output = load_dataset(args.dataset), Path(args.output)
+    tables = open_run(args.shards)
+    split = tables[0].about["info"].get("split")
+    if split not in (None, dataset.train.hash):
+        raise InputError(f"{tables[0].path}: not drawn from {dataset.train.annotations_path}; draw it again")
+    beside = Beside(args, settings, [shard_identity(table.about) for table in tables], dataset.train.hash)
+    selection = select(tables, dataset.categories, settings, beside.of)
+    tally, groups = selection.tally, dataset.frequency_groups
 
-    rows = kept_fractions(selection, training)
-    with atomic_write(Path(args.output).with_name("filter.csv")) as temporary:
+    rows = kept_fractions(tally, dataset.categories, groups)
+    with atomic_write(output.with_name("filter.csv")) as temporary:
         temporary.write_text(to_csv(rows))
-    rejected = rejected_labels(selection, relative_images(args.rejected, shard_folder))
-    write_annotations(args.rejected, rejected)
+    write_verdicts(output.with_name(VERDICTS), tables, selection, settings.segmentation)
 
-    reasons = ", ".join(f"{count} x {reason}" for reason, count in sorted(rejected["reasons"].items()))
-    data = synthetic_set(
-        selection,
-        training,
-        dataset.format,
-        settings.segmentation,
-        relative_images(args.output, shard_folder),
+    reasons = ", ".join(f"{count} x {reason}" for reason, count in sorted(tally.reasons.items()))
+    shard_folder = image_folder(tables[0].path, tables[0].about)
+    info = {
+        "description": "synthetic training images",
+        "images": relative_images(output, shard_folder),
+        "split": split,
+    }
+    if not tally.labelled:
+        name, lost = output.resolve().parent.name, tally.reasons.total()
+        info["refused"] = (
+            f"all {lost} labels of {name} were rejected: {reasons}" if lost else f"{name} labelled nothing"
+        )
+        log.warning("%s: %s", output, info["refused"])
+    write_json(
+        output,
+        {
+            "info": info,
+            "form": dataset.format,
+            "categories": counted_categories(tally, dataset.categories, groups, dataset.format),
+            "all_categories": [{key: it[key] for key in ("id", "name")} for it in dataset.categories],
+            "reasons": REASONS,
+            "rejected": dict(tally.reasons),
+            "images": {"generated": tally.images, "offered": tally.labelled},
+            "tables": describe_tables(output, tables, [hashes[str(table.path)] for table in tables]),
+        },
+        indent=1,
     )
-    data["info"]["split"] = shards[0]["info"].get("split")
-    if selection.kept:
-        validate_annotations(data, source=args.output, allow_empty_categories=True)
-    else:
-        name = Path(args.output).resolve().parent.name
-        lost = len(selection.rejected)
-        why = f"all {lost} labels of {name} were rejected: {reasons}" if lost else f"{name} labelled nothing"
-        data["info"]["refused"] = why
-        log.warning("%s: %s", args.output, data["info"]["refused"])
-    write_annotations(args.output, data)
 
-    if measured.threshold is not None:
-        log.info("least aesthetic score %.4f", measured.threshold)
+    if beside.threshold is not None:
+        log.info("least aesthetic score %.4f", beside.threshold)
     drawn = rows[0]
-    log.info("kept %d of %d drawn labels, %d images", drawn["kept"], drawn["generated"], len(data["images"]))
+    log.info("kept %d of %d drawn labels, %d images", drawn["kept"], drawn["generated"], tally.labelled)
     if reasons:
         log.info("rejected: %s", reasons)
     return {
-        "images_generated": len(selection.images),
-        "images_kept": len(data["images"]),
+        "images_generated": tally.images,
+        "images_kept": tally.labelled,
         "labels_generated": drawn["generated"],
         "labels_kept": drawn["kept"],
-        "labels_rejected": {reason: drawn[reason] for reason in rejected["reasons"] if reason in drawn},
-        "aesthetic_threshold": measured.threshold,
+        "labels_rejected": {reason: drawn[reason] for reason in tally.reasons if reason in drawn},
+        "aesthetic_threshold": beside.threshold,
         "kept_fraction": {row["name"]: row["kept_fraction"] for row in rows if row["level"] != "category"},
     }
 
 
-def measurements(
-    args: argparse.Namespace, settings: FilterSettings, shards: list[dict], training_hash: str
-) -> Measurements:
-    """Measurements that the enabled filters need beside the labels.
+class Beside:
+    """What the enabled filters need beside the labels, shard by shard.
 
     Args:
+        identities: of the shards, see `data.shards.shard_identity`.
         training_hash: hash of the training split.
 
     Raises:
-        InputError: measurements are missing, or of other images, another split or other models.
+        InputError: measurements are missing.
     """
-    scores, threshold, disagreements = {}, None, {}
-    if settings.aesthetic.enabled:
-        scores, models = read_scores(args.aesthetic, shards)
-        threshold = read_threshold(
-            args.calibration, settings.aesthetic, training_hash=training_hash, models=models
+
+    def __init__(
+        self, args: argparse.Namespace, settings: FilterSettings, identities: list[dict], training_hash: str
+    ):
+        self.threshold: float | None = None
+        self._settings, self._training_hash = settings, training_hash
+        self._scores = self._detections = None
+        if settings.aesthetic.enabled:
+            self._calibration = args.calibration
+            self._scores = ScoreFiles(args.aesthetic, identities)
+        if settings.agreement.enabled:
+            self._detections = DetectionFiles(
+                args.detections, identities, settings.agreement, training_hash=training_hash
+            )
+
+    def of(self, shard: int) -> Measurements:
+        """Measurements of one shard, of which the first is asked for first.
+
+        Raises:
+            InputError: measurements are of other images, another split or other models.
+        """
+        scores = {} if self._scores is None else self._scores.of(shard)
+        if self._scores is not None and self.threshold is None:
+            self.threshold = read_threshold(
+                self._calibration,
+                self._settings.aesthetic,
+                training_hash=self._training_hash,
+                models=self._scores.models,
+            )
+        return Measurements(
+            scores, self.threshold, {} if self._detections is None else self._detections.of(shard)
         )
-    if settings.agreement.enabled:
-        disagreements = read_disagreements(
-            args.detections, shards, settings.agreement, training_hash=training_hash
-        )
-    return Measurements(scores, threshold, disagreements)
 
 
 def _measured_files(args: argparse.Namespace) -> list[str]:

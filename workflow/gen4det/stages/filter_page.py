@@ -20,7 +20,7 @@ def main() -> None:
     """Entry point."""
     parser = stage_parser(__doc__)
     parser.add_argument(
-        "--synthetic", required=True, metavar="FILE", help="annotations.json; rejected.json beside it"
+        "--synthetic", required=True, metavar="FILE", help="set.json; verdicts.arrow beside it"
     )
     parser.add_argument("--fractions", required=True, metavar="FILE", help="filter.csv")
     parser.add_argument("--output", required=True, metavar="FILE", help="filter.pdf")

@@ -1,6 +1,6 @@
 """Draw one shard of a manifest.
 
-Writes <output>.zip (images), <output>.json (labels) and <output>.record.json. Finished batches are kept in
+Writes <output>.zip (images), <output>.arrow (labels) and <output>.record.json. Finished batches are kept in
 <output>.work until the shard is complete: run the same command again after an interruption. Exit status 143
 after SIGTERM and 75 when --max-seconds is used up; in both cases all finished batches are saved.
 """
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--manifest", required=True, metavar="FILE", help="manifest.jsonl of `plan`")
     parser.add_argument("--shard", type=int, default=0, metavar="K", help="number of the shard, from 0")
     parser.add_argument("--shards", type=int, default=1, metavar="N", help="how many shards there are")
-    parser.add_argument("--output", required=True, metavar="PREFIX", help="shard without .zip and .json")
+    parser.add_argument("--output", required=True, metavar="PREFIX", help="shard without .zip and .arrow")
     add_reads(parser)
     add_device_arguments(parser, workers="processes for CPU work beside")
     parser.add_argument("--max-seconds", type=float, metavar="S", help="save and stop before this time is up")

@@ -1,7 +1,7 @@
 """Do a label step of an engine: label the images of one drawn shard, without drawing them again.
 
-Writes <output>, labels in the layout of a shard's own (COCO records, rejected labels, the archive that they
-belong to), and <output>.record.json.
+Writes <output>, labels in the layout of a shard's own (a table of COCO records, rejected labels, the archive
+that they belong to), and <output>.record.json.
 """
 
 import functools
@@ -14,9 +14,9 @@ from pathlib import Path
 from gen4det.core.errors import InputError
 from gen4det.core.progress import progress
 from gen4det.core.provenance import RunRecord, code_hash, content_hash
-from gen4det.data.annotations import write_annotations
 from gen4det.data.datasets import load_dataset
 from gen4det.data.images import ImageStore
+from gen4det.data.label_tables import write_table
 from gen4det.data.manifests import batches_of_shard, read_batches
 from gen4det.data.shards import image_folder, load_shard, read_array, shard_identity
 from gen4det.engines.base import Drawn, Labels
@@ -34,10 +34,10 @@ def main() -> None:
     parser.add_argument("--dataset", required=True, metavar="FILE", help="dataset.json")
     parser.add_argument("--manifest", required=True, metavar="FILE", help="manifest.jsonl of `plan`")
     parser.add_argument(
-        "--shard", required=True, type=Path, metavar="FILE", help="<k>.json of the drawn shard"
+        "--shard", required=True, type=Path, metavar="FILE", help="<k>.arrow of the drawn shard"
     )
     add_reads(parser)
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="labels, as JSON")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="table of labels")
     add_device_arguments(parser, workers="processes that load images")
     args = parser.parse_args()
     job = step_job(args, "label")
@@ -73,7 +73,7 @@ def main() -> None:
             "drawn": shard_identity(shard),
             "archive": os.path.relpath(archive.resolve(), args.output.resolve().parent),
         }
-        write_annotations(args.output, data)
+        write_table(args.output, data)
         record.add(device=device, images=len(data["images"]), labels=len(data["annotations"]), read=read)
     log.info("%d labels in %d images", len(data["annotations"]), len(data["images"]))
 

@@ -9,6 +9,7 @@ import logging
 from gen4det.core.json_files import read_json
 from gen4det.core.provenance import RunRecord, write_json
 from gen4det.core.settings import Settings
+from gen4det.data.label_sets import as_dictionaries
 from gen4det.evaluation.measures.synthetic_set import devices, spent, synthetic_set_measures
 from gen4det.stages._cli import run, stage_parser, stage_settings
 
@@ -22,10 +23,7 @@ class MeasureSetStageSettings(Settings):
 def main() -> None:
     """Entry point."""
     parser = stage_parser(__doc__)
-    parser.add_argument(
-        "--synthetic", required=True, metavar="FILE", help="annotations.json; its record beside it"
-    )
-    parser.add_argument("--rejected", required=True, metavar="FILE", help="rejected.json")
+    parser.add_argument("--synthetic", required=True, metavar="FILE", help="set.json; its record beside it")
     parser.add_argument(
         "--records", required=True, nargs="+", metavar="FILE", help="<k>.record.json of shards"
     )
@@ -48,13 +46,12 @@ def main() -> None:
         args.output,
         settings=settings.model_dump(mode="json"),
         code=("gen4det.stages.measure_set",),
-        inputs=(args.synthetic, args.rejected, filtered, *args.records, *made),
+        inputs=(args.synthetic, filtered, *args.records, *made),
     ):
         drawn = [read_json(path, "the record of a shard") for path in args.records]
         beside = {kind: [read_json(path, "a record") for path in paths] for kind, paths in others.items()}
         measured = synthetic_set_measures(
-            read_json(args.synthetic, "the annotations of a synthetic set"),
-            read_json(args.rejected, "rejected labels"),
+            *as_dictionaries(args.synthetic),
             read_json(filtered, "the record of a filter"),
             drawn,
             beside,

@@ -42,9 +42,7 @@ def main() -> None:
     parser.add_argument(
         "--shards", nargs="+", default=[], metavar="FILE", help="shard JSON files of one engine"
     )
-    parser.add_argument(
-        "--synthetic", nargs="+", default=[], metavar="FILE", help="annotations.json per engine"
-    )
+    parser.add_argument("--synthetic", nargs="+", default=[], metavar="FILE", help="set.json per engine")
     parser.add_argument("--output", required=True, metavar="FILE", help="<name>.csv, or <name>.pdf")
     args = parser.parse_args()
     {"table": table, "figure": figure, "gallery": gallery}[args.what](args)

@@ -34,7 +34,7 @@ def main() -> None:
         default=[],
         type=Path,
         metavar="FILE",
-        help="annotations of synthetic sets",
+        help="synthetic sets",
     )
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="weights.safetensors")
     add_device_arguments(parser, workers="processes that load images")

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from gen4det.core.errors import InputError
+from gen4det.core.json_files import dumps
 from gen4det.core.settings import parse_settings
 from gen4det.core.yaml_files import read_yaml
 from gen4det.data.annotations import frequency_groups
 from gen4det.data.defects import Defects
-from gen4det.data.shards import dumps
 from gen4det.data.sources.own import read_splits
 from gen4det.engines.work import DataSize
 from gen4det.miniature.categories import CATEGORIES

@@ -1,0 +1,40 @@
+"""Synthetic sets as the stage `filter` makes them of shards that a test has at hand."""
+
+from argparse import Namespace
+from pathlib import Path
+
+from gen4det.core.provenance import file_hash
+from gen4det.data.datasets import DatasetDescriptor, SplitDescriptor, write_dataset, write_split
+from gen4det.data.images import ShardWriter, encode_image
+from gen4det.data.label_tables import LabelTable, write_table
+from gen4det.data.shards import archive_digest
+from gen4det.filters.settings import FilterSettings
+from gen4det.stages import filter as stage
+
+
+def write_shard(folder: Path, data: dict, pixels=None) -> Path:
+    """A shard of these labels, images of no pixels but those given; its "info" is made here."""
+    with ShardWriter(folder / "00000.zip") as writer:
+        for image in data["images"] if pixels is not None else []:
+            writer.add(Path(image["file_name"]).name, encode_image(pixels, "png"))
+    digest = archive_digest(folder / "00000.zip")
+    info = {"shard": 0, "shards": 1, "run": "r", "archive": "00000.zip", "digest": digest}
+    write_table(folder / "00000.arrow", data | {"info": info})
+    return folder / "00000.arrow"
+
+
+def write_filtered(
+    shards: list[Path], output: Path, settings: FilterSettings | None = None, form: str = "coco"
+) -> Path:
+    """What a filter, off by default, makes of shards, for a data set that has their categories alone."""
+    data = {"images": [], "annotations": [], "categories": LabelTable.open(shards[0]).about["categories"]}
+    folder = output.parent / "names"
+    folder.mkdir(parents=True)
+    train = SplitDescriptor(**write_split(folder, "train", data), images=".")
+    write_dataset(folder / "dataset.json", DatasetDescriptor(name="names", format=form, train=train))
+    arguments = Namespace(
+        dataset=folder / "dataset.json", shards=shards, output=output,
+        aesthetic=[], calibration=None, detections=[],
+    )  # fmt: skip
+    stage.choose(arguments, settings or FilterSettings(), {str(path): file_hash(path) for path in shards})
+    return output
