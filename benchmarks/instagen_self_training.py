@@ -3,7 +3,7 @@
     R=results/miniature
     python benchmarks/instagen_self_training.py --engine $R/engines/coco-base/instagen --begins 24 \\
         --categories $R/data/coco-base/dataset.json \\
-        --shard $R/synthetic/coco-base/instagen/shards/00000.json --output page.pdf
+        --shard $R/synthetic/coco-base/instagen/shards/00000.arrow --output page.pdf
 
 Needs a head that kept some epochs (`head: {keep_every: 3}`), the last before the teacher labels among them.
 Truth is that of `instagen_pseudo_labels.py`: scenes that the miniature renders.

@@ -69,14 +69,14 @@ class Results:
                 where, settings={}, code=(code,), seeds={"run_seed": 3}, inputs=(manifest, self.dataset)
             ):
                 pass
-        made = place / "annotations.json"
+        made = place / "set.json"
         call(
             filter_stage, {"filter": chosen}, "--dataset", self.dataset, "--shards", *shards,
-            "--output", made, "--rejected", place / "rejected.json",
+            "--output", made,
         )  # fmt: skip
         records = [shard.with_suffix(".record.json") for shard in shards]
         call(
-            measure_set, {}, "--synthetic", made, "--rejected", place / "rejected.json",
+            measure_set, {}, "--synthetic", made,
             "--records", *records, "--output", place / "measures.json",
         )  # fmt: skip
         return made

@@ -136,7 +136,7 @@ def test_settings_of_the_synthetic_set_count_too_wherever_the_folder_lies(tmp_pa
     reference = results(tmp_path / "reference", {"drawn": around(25.0)}, draws=True)
     moved = shutil.move(results(tmp_path / "run", {"drawn": [25.0]}, draws=True), tmp_path / "elsewhere")
     assert check_run(moved, reference).comparisons
-    record = next(moved.rglob("annotations.json.record.json"))
+    record = next(moved.rglob("set.json.record.json"))
     record.write_text(record.read_text().replace('"min_box_side": 0.0', '"min_box_side": 9.0'))
     notes = check_run(moved, reference).notes
     assert any(

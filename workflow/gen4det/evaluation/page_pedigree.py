@@ -64,7 +64,7 @@ def set_behind(pedigree: Pedigree, path: Path, few: int) -> list[dict[str, Any]]
     """What a synthetic set was made from, a group for each stage, nearest first; data and detectors left out.
 
     Args:
-        path: annotations.json.
+        path: set.json.
         few: results of a stage that are listed.
     """
     by_stage: dict[str, list[Link]] = {}

@@ -79,7 +79,7 @@ def page_context(
         rows: of the table.
         metrics: contents of metrics.json by arm and seed.
         files: where they lie, by arm and seed; records and losses lie around them.
-        synthetic: annotations.json of each set.
+        synthetic: set.json of each set.
         measures: measures.json of each set, under "measures".
         values: columns of the table about the sets behind a row, where the study has them.
         figures: pictures (.png) by caption.

@@ -114,8 +114,8 @@ class PageJobs:
     # --- results ------------------------------------------------------------------------------------
 
     def sets(self, wildcards: Any) -> list[str]:
-        """<data set>/<engine>=annotations.json of all sets of a study."""
-        return [f"{d}/{e}={self._place(d, e)}/annotations.json" for d, e in self._sets(wildcards)]
+        """<data set>/<engine>=set.json of all sets of a study."""
+        return [f"{d}/{e}={self._place(d, e)}/set.json" for d, e in self._sets(wildcards)]
 
     def measures(self, wildcards: Any) -> list[str]:
         """<data set>/<engine>=measures.json of all sets, with what the study's table reads besides."""
@@ -135,12 +135,12 @@ class PageJobs:
         return [f"{_of_fit(file)}={file}.csv" for file in found]
 
     def inputs(self, wildcards: Any) -> list[str]:
-        """All these files, and the images of the sets."""
+        """All these files, and the images and labels of the sets."""
         named = [self.sets, self.measures, self.figures, self.fits]
         files = [it.rpartition("=")[2] for some in named for it in some(wildcards)]
-        beside = [file.replace("annotations.json", "filter.csv") for file in files if "/synthetic/" in file]
+        beside = [file.replace("set.json", "filter.csv") for file in files if "/synthetic/" in file]
         beside = [file for file in beside if file.endswith("filter.csv")]
-        return [*files, *beside, *self.jobs.gallery_images(wildcards), *self._losses(wildcards)]
+        return [*files, *beside, *self.jobs.gallery_files(wildcards), *self._losses(wildcards)]
 
     def _losses(self, wildcards: Any) -> Iterator[str]:
         curves = self.jobs.loss_curves(wildcards.study)

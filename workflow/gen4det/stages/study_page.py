@@ -27,7 +27,7 @@ def main() -> None:
         help="metrics.json files; their records and losses lie around them",
     )
     parser.add_argument(
-        "--synthetic", nargs="*", default=[], metavar="NAME=FILE", help="<data set>/<engine>=annotations.json"
+        "--synthetic", nargs="*", default=[], metavar="NAME=FILE", help="<data set>/<engine>=set.json"
     )
     parser.add_argument(
         "--sets",

@@ -188,11 +188,11 @@ class Estimator:
         return drawn.images * drawn.labels * (files.mask_label if drawn.masks else files.box_label)
 
     def _filter(self, task: Task) -> Estimate:
-        """Kept and rejected labels together are those of the shards."""
+        """A byte for each label of the shards."""
         drawn = self._drawn(task)
         if drawn is None:
             return Estimate(work=None, unit="images", stored=None)
-        return Estimate(work=drawn.images, unit="images", stored=self._labels(drawn))
+        return Estimate(work=drawn.images, unit="images", stored=drawn.images * drawn.labels)
 
     # --- what filters look at -------------------------------------------------------------------------
 
