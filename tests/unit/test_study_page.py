@@ -203,7 +203,7 @@ def test_from_a_cell_of_the_page_to_seeds_settings_and_images(page):
         tab.run(f"{here}.querySelector('a[href=\"#set-toy-mosaicfusion\"]').focus()")
         tab.press("Enter")
         made = tab.run("document.querySelector(':target').textContent")
-        assert "manifest.jsonl" in made and "00001.json" in made and "run_seed 3" in made
+        assert "manifest.jsonl" in made and "00001.arrow" in made and "run_seed 3" in made
         assert tab.run("document.querySelectorAll(':target .picture img').length") == 5
         # A closed part opens for the keyboard.
         tab.run("document.querySelector(':target summary').focus()")

@@ -153,11 +153,11 @@ def test_inputs(jobs):
         f"results/miniature/detectors/lvis/mask-rcnn/{arm}/seed0/lvis/metrics.json"
         for arm in ("real", "mosaicfusion", "gen2det")
     ]
-    assert jobs.synthetic_sets(wildcards(arm="real")) == jobs.synthetic_images(wildcards(arm="real")) == []
+    assert jobs.synthetic_sets(wildcards(arm="real")) == jobs.synthetic_files(wildcards(arm="real")) == []
     assert jobs.synthetic_sets(wildcards()) == ["results/miniature/synthetic/lvis/mosaicfusion/set.json"]
     shards = jobs.labels(wildcards())
     assert shards[0] == "results/miniature/synthetic/lvis/mosaicfusion/shards/00000.arrow"
-    assert len(shards) == len(jobs.synthetic_images(wildcards())) == jobs.config.shards
+    assert len(shards) == len(jobs.synthetic_files(wildcards())) / 2 == jobs.config.shards  # images, labels
     assert jobs.reads("draw")(wildcards()) == []
 
 

@@ -17,8 +17,9 @@ GROWTH = {True: 0.5, False: 1.0}
 """Part of the first request that every further attempt adds, for jobs that resume and for others."""
 ONE_AT_A_TIME = frozenset({"detections", "aesthetic"})
 """Inputs of which a job holds one file at a time, however many there are: the largest counts."""
-MAPPING = frozenset({"filter", "train"})
-"""Kinds of jobs that read tables of labels column by column, and make no Python objects of them."""
+MAPPING = frozenset({"filter", "generate", "train"})
+"""Kinds of jobs that read tables of labels column by column, or not at all, and make no Python objects of
+them."""
 PARSED = 8
 """Bytes of memory that a byte of annotations, as JSON or as a table, takes once it is Python objects."""
 INDEX = 0.2
