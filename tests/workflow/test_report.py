@@ -84,7 +84,7 @@ def test_the_page_on_the_study_shows_real_results_and_leads_back_to_their_images
         assert len(arms) == 3 and arms[0] == "real images"
         for engine in ("mosaicfusion", "gen2det"):
             made = tab.run(f"document.getElementById('set-lvis-{engine}').textContent")
-            assert "shards/00001.json" in made and "manifest.jsonl" in made and "unchanged since" in made
+            assert "shards/00001.arrow" in made and "manifest.jsonl" in made and "unchanged since" in made
             assert tab.run(f"document.querySelectorAll('#set-lvis-{engine} .picture img').length") > 3
         behind = tab.run("document.getElementById('row-gen2det').textContent")
         assert "weights.safetensors" in behind and "CHANGED" not in tab.run("document.body.textContent")
