@@ -2,28 +2,8 @@
 
 import math
 
-import math
-
-import math
-
-import math
-
-import math
-
 from gen4det.engines.diffusionengine.settings import Settings
 from gen4det.engines.work import DataSize, Drawing
-
-STORED_SHARE = 0.1
-"""Share of an adapter's boxes that is stored, as we assume."""
-
-STORED_SHARE = 0.1
-"""Share of an adapter's boxes that is stored, as we assume."""
-
-STORED_SHARE = 0.1
-"""Share of an adapter's boxes that is stored, as we assume."""
-
-STORED_SHARE = 0.1
-"""Share of an adapter's boxes that is stored, as we assume."""
 
 STORED_SHARE = 0.1
 """Share of an adapter's boxes that is stored, as we assume."""
@@ -35,10 +15,6 @@ def drawing(settings: Settings, data: DataSize) -> Drawing:
     Sizes are those of a reference of three to four, the proportions of most photographs.
     """
     references = min(settings.references or data.train_images, data.train_images)
-    size = settings.size
-    size = settings.size
-    size = settings.size
-    size = settings.size
     size = settings.size
     short, long = size.short, min(size.short * 4 / 3, size.long or math.inf)
     if size.crop is not None:
