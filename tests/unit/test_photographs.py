@@ -77,7 +77,8 @@ def test_coco_style_files_serve_as_lvis(photographs, tmp_path, caplog):
         "training 24 images with 24 objects, validation 4 images with 4 objects, 2 categories" in caplog.text
     )
     assert sorted(path.name for path in output.parent.iterdir()) == [
-        "dataset.json", "pictures_train.json", "pictures_val.json", "train.arrow", "train.json", "val.json"
+        "dataset.json", "dropped.csv", "pictures_train.json", "pictures_val.json", "train.arrow",
+        "train.json", "val.json",
     ]  # fmt: skip
     dataset = load_dataset(output)
     train, val = dataset.train.load(), dataset.val.load()
