@@ -266,7 +266,7 @@ def filtered(folder: Path, items: list[base.Generated], settings: FilterSettings
     """The synthetic set that these images become."""
     for index, item in enumerate(items):
         item.row = item.row | {"index": index}
-    with ShardInProgress(folder / "00000", {"dataset": "x"}, 0, 1) as work:
+    with ShardInProgress(folder / "00000", {"run": "x"}, 0, 1) as work:
         work.save(0, items)
         work.assemble([0], CATEGORIES)
     return as_dictionaries(write_filtered([folder / "00000.arrow"], folder / "set.json", settings))[0]
