@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import own_annotations
 import own_layouts
@@ -400,3 +402,65 @@ def test_real_coco_files_are_found_in_their_folder(shared_dir, tmp_path):
     train = dataset.train.load()
     assert len(train["images"]) == len(given["images"])
     assert sum(map(is_object, train["annotations"])) == sum(map(is_object, given["annotations"]))
+
+
+# --- the same defects in every layout ---------------------------------------------------------------
+
+
+def outside(data: dict) -> None:
+    data["annotations"][0]["bbox"] = [90, 10, 20, 16]
+    data["annotations"][0]["segmentation"] = [[90, 10, 110, 10, 110, 26, 90, 26]]
+
+
+def nothing(data: dict) -> None:
+    data["annotations"] = []
+
+
+def no_fish(data: dict) -> None:
+    data["annotations"] = [it for it in data["annotations"] if it["category_id"] == 1]
+
+
+DEFECTS = {
+    # what is changed in the training annotations, or in the first image; what the line says
+    "box outside the image": (outside, None, r"outside|exceeds|reaches"),
+    "no object": (nothing, None, r"no annotation|nothing can be learnt|no object"),
+    "a class in validation alone": (no_fish, None, r"fish|have no image|classes|category"),
+    "a missing image": (None, lambda path: path.unlink(), r"train0"),
+    "a cut image": (None, lambda path: path.write_bytes(path.read_bytes()[:-2000]), r"train0\.png"),
+    "an image that is text": (None, lambda path: path.write_text("<html>404</html>"), r"train0\.png"),
+    "an image of another size": (
+        None,
+        lambda path: Image.new("RGB", (30, 20)).save(path),
+        r"train0\.png: 30x20 pixels|outside|exceeds|reaches",
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_a_defect_is_one_line_in_every_layout(defect, layout, tmp_path):
+    change, spoil, says = DEFECTS[defect]
+    folder = WRITERS[layout](tmp_path / "mine", **({"train": change} if change else {}))
+    if spoil:
+        (path,) = folder.rglob("train0.png")
+        spoil(path)
+    if (defect, layout) in {("a missing image", "yolo"), ("an image of another size", "yolo")}:
+        dataset, _ = register(folder)  # a text file without an image says nothing; nor is a size written down
+        assert len(dataset.train.load()["images"]) == (11 if "missing" in defect else 12)
+        return
+    assert re.search(says, refusal(folder))
+
+
+def test_numbers_of_classes_that_the_names_do_not_reach_are_refused(tmp_path):
+    """YOLO's splits share one list of names; what can differ is how far the numbers go."""
+    folder = own_layouts.yolo(tmp_path / "mine")
+    with open(folder / "labels/val/val0.txt", "a") as stream:
+        stream.write("\n2 0.5 0.5 0.1 0.1\n")
+    assert "class 2; expected 0 to 1" in refusal(folder)
+
+
+def test_an_empty_folder_or_a_file_in_its_place(tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "neither annotations nor images" in refusal(tmp_path / "empty")
+    (tmp_path / "file").write_text("")
+    assert "no such folder" in refusal(tmp_path / "file")
