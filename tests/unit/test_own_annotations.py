@@ -301,7 +301,7 @@ def test_boxes_alone_are_refused_for_a_detector_of_masks_and_a_box_detector_is_n
     assert message == (
         f"{tmp_path / 'mine' / split}.json: 1 of {count} annotations have no mask (the first is "
         "annotation 1), but masks are learnt by config/detectors/a.py; give all of them masks, or use a "
-        "detector of boxes, e.g. config/detectors/miniature_faster_rcnn.py"
+        "detector of boxes, e.g. config/detectors/photographs_faster_rcnn.py"
     )
     splits = registered(tmp_path / "boxes", **changes)
     assert "segmentation" not in splits[split]["annotations"][0]

@@ -167,7 +167,7 @@ def _check_masks(data: dict, source: str, mask_detectors: Sequence[str]) -> None
         raise InputError(
             f"{source}: {len(without)} of {total} annotations have no mask (the first is annotation "
             f"{without[0]}), but masks are learnt by {', '.join(mask_detectors)}; give all of them "
-            "masks, or use a detector of boxes, e.g. config/detectors/miniature_faster_rcnn.py"
+            "masks, or use a detector of boxes, e.g. config/detectors/photographs_faster_rcnn.py"
         )
 
 
