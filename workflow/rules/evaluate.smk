@@ -79,10 +79,10 @@ rule measure_set:
         "<benchmarks>/measure_set/{dataset}/{engine}.tsv"
     conda:
         "../../envs/analyse.yaml"
-    threads: jobs.needs("filter").threads
+    threads: jobs.needs("plot").threads
     resources:
-        mem_mb=jobs.memory("plot"),  # counts records of every label
-        runtime=jobs.runtime("filter"),
+        mem_mb=jobs.memory("plot"),
+        runtime=jobs.runtime("plot"),
     params:
         job=jobs.measure_set,
         others=jobs.set_made_by_kind,

@@ -138,7 +138,7 @@ def _measuring(project: Project, sets: list[tuple[str, str]]) -> Iterator[Task]:
     yield from (Task("calibrate", "measure", 1, dataset) for dataset in unique(calibrated))
     yield from (Task("rate", "measure", project.shards(pair[1]), *pair) for pair in unique(rated))
     told = unique(pair for study in project.studies.values() if study.table.sets for pair in study.sets)
-    yield from (Task("measure_set", "filter", 1, *pair) for pair in told)
+    yield from (Task("measure_set", "plot", 1, *pair) for pair in told)
     judged = [(dataset, project.engines[name]) for dataset, name in told if project.judge(dataset)]
     for pair in unique((dataset, engine.labels_of) for dataset, engine in judged):
         yield Task("fidelity", "measure", 1, *pair)
