@@ -74,7 +74,7 @@ demo: setup  ## real against generated training data in the miniature: table and
 	@echo "page:     $(RESULTS)/reports/$(STUDY)/index.html, all of it in one file to hand on"
 	@$(MAKE) --no-print-directory report
 
-compare: setup  ## all five engines in one table, three seeds, two amounts (hours; goes on where it was stopped)
+compare: setup  ## all five engines in one table, three seeds, two amounts (two hours on two cores by `make plan`; resumable)
 	@$(MAKE) --no-print-directory plan CONFIGFILE=config/config.yaml STUDIES=engines
 	$(SNAKEMAKE) $(SNAKEMAKE_ARGS) --config 'studies=[engines]' -- $(COMPARED)
 	@echo; cat $(RESULTS)/tables/engines.md
@@ -99,7 +99,7 @@ report: setup  ## pages to hand on, of all studies; makes what is missing first:
 	@echo "report:   $(REPORT:.zip=)/report.html; to hand on: $(REPORT)"
 	@echo "pages on studies, a file each to hand on: below the results, reports/STUDY/index.html"
 
-plan: setup  ## before a run: jobs per rule, GPU-hours, disk: make plan CONFIGFILE=config/paper.yaml (the default)
+plan: setup  ## before a run: jobs, hours of a GPU or of cores, disk: make plan CONFIGFILE=config/paper.yaml (the default)
 	@PYTHONPATH=workflow $(BIN)/python -m gen4det.orchestration.costs --configfile $(or $(CONFIGFILE),config/paper.yaml) \
 		$(if $(STUDIES),--studies $(STUDIES)) $(if $(SHARDS),--shards $(SHARDS)) $(if $(COSTS),--costs $(COSTS))
 

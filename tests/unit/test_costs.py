@@ -17,7 +17,7 @@ from gen4det.engines.base import known_methods, settings_class
 from gen4det.engines.mosaicfusion.plan import draw_canvases
 from gen4det.engines.mosaicfusion.settings import Settings as MosaicFusion
 from gen4det.engines.work import drawing, model_calls
-from gen4det.orchestration.costs.__main__ import report
+from gen4det.orchestration.costs.__main__ import on_this_machine, report
 from gen4det.orchestration.costs.data_sizes import DataSizes, public_sizes
 from gen4det.orchestration.costs.estimates import Estimator, training_length
 from gen4det.orchestration.costs.settings import Costs
@@ -92,6 +92,33 @@ def test_every_table_of_the_papers_has_a_price(study):
     text = report(PAPER, changes={"studies": [study]})
     assert "?" not in text
     assert re.search(r"^total +\d+ +[\d,.]+ +[\d.]+ [GT]B$", text, re.MULTILINE), text
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_table_of_the_miniature_has_minutes_on_this_machine(study):
+    text = report(MINIATURE, changes={"studies": [study], "arms": {}})
+    assert "?" not in text and "core-hours" in text and "one core" in text
+    assert re.search(r"With the \d+ cores here: about \d+ minutes\.$", text, re.MULTILINE), text
+
+
+def test_hours_of_a_core_are_those_of_the_counted_work():
+    small, prices = project(MINIATURE, arms={"lvis_rare": ["real"]}), costs()
+    rules = Estimator(small, prices).by_rule(tasks(small))
+    speed = prices.core.trained_images["config/detectors/miniature_mask_rcnn.py"]
+    assert rules["train"].seconds == pytest.approx(600 * 8 / speed + prices.core.job_start)
+
+
+def test_what_is_rendered_costs_no_evaluation():
+    small = project(MINIATURE, studies=["lvis_rare_controls"])
+    rules = Estimator(small, costs()).by_rule([t for t in tasks(small) if t.engine == "oracle"])
+    assert rules["generate"].work == 0 and rules["generate"].stored > 0
+
+
+def test_without_speeds_of_a_core_its_hours_are_not_estimated():
+    small, values = project(MINIATURE), read_yaml(COSTS[0])
+    del values["core"], values["small_models"]
+    estimator = Estimator(small, parse_settings(Costs, values, source="test"))
+    assert on_this_machine(estimator.by_rule(tasks(small))) == "Hours on processors are not estimated."
 
 
 def test_the_planner_imports_no_torch():
@@ -170,7 +197,7 @@ def test_hours_are_work_over_speed():
     paper, prices = project(studies=RARE, arms=THREE), costs()
     rules = Estimator(paper, prices).by_rule(tasks(paper))
     speed = prices.gpu.trained_images["config/detectors/lvis_mask_rcnn_r50_fpn.py"]
-    assert rules["train"].gpu_seconds == pytest.approx(3 * (90_000 * 16 / speed + prices.gpu.job_start))
+    assert rules["train"].seconds == pytest.approx(3 * (90_000 * 16 / speed + prices.gpu.job_start))
     mosaicfusion, gen2det = 8425 * 4 * 50 * 2, 2 * 100_170 * 51 * 2  # PLMS: one more than steps
     assert rules["generate"].work == mosaicfusion + gen2det
 
@@ -204,13 +231,14 @@ def test_a_model_of_unknown_work_has_unknown_hours():
         foundation=read_yaml(PAPER)["foundation"] | {"diffusion": {"path": "a/b", "revision": "c"}}
     )
     rules = Estimator(paper, costs()).by_rule(tasks(paper))
-    assert rules["generate"].gpu_seconds is None and rules["train"].gpu_seconds > 0
+    assert rules["generate"].seconds is None and rules["train"].seconds > 0
 
 
 @pytest.mark.parametrize("path", COSTS, ids=lambda path: path.stem)
 def test_files_of_costs_name_what_exists(path):
     named = costs(path)
     detectors = {*named.gpu.trained_images, *named.gpu.predicted_images, *named.files.weights}
+    detectors |= {*named.core.trained_images, *named.core.predicted_images}
     assert all((ROOT / name).is_file() for name in detectors)
     assert "float32" in named.gpu.arithmetic
     registry = read_yaml(ROOT / "resources/data_registry.yaml")
@@ -228,4 +256,4 @@ def test_a_fit_costs_what_the_unet_sees_of_it():
     speed = 1000 * arithmetic.peak * arithmetic.share
     unet = 4 * prices.models.unet["stable-diffusion-1-5"] / 4 / speed  # a quarter of 512 x 512 px, four times
     encoder = prices.models.encode / 4 / (1000 * 19.5 * 0.7)
-    assert rules["fit"].gpu_seconds == pytest.approx(4 * seen * (unet + encoder), rel=0.01)
+    assert rules["fit"].seconds == pytest.approx(4 * seen * (unet + encoder), rel=0.01)

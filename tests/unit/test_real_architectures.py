@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from test_costs import COSTS, costs
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from test_costs import COSTS, ROOT, costs
 from torch.utils.flop_counter import FlopCounterMode
 
 import real_architectures as real
@@ -134,3 +135,17 @@ def test_costs_of_autoencoder_and_clip_are_counted():
         gigaflops(lambda: autoencoder.decode(empty(1, 4, 64, 64))), rel=1e-3
     )
     assert models.clip == pytest.approx(gigaflops(lambda: clip(empty(1, 3, 224, 224))), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["stable-diffusion", "gligen-inpainting"])
+def test_costs_of_the_miniature_are_counted(name):
+    folder = ROOT / "resources/miniature" / name
+    small, unet = costs().small_models, UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
+    coder = AutoencoderKL.from_pretrained(ROOT / "resources/miniature/stable-diffusion", subfolder="vae")
+    image, words = torch.zeros(1, 3, 64, 64), torch.zeros(1, 32, unet.config.cross_attention_dim)
+    latent = coder.encode(image).latent_dist.mean
+    noise = latent.new_zeros(1, unet.config.in_channels, *latent.shape[2:])
+    whole = (512 / 64) ** 2
+    assert small.unet[name] == pytest.approx(whole * gigaflops(lambda: unet(noise, 1, words)), rel=0.01)
+    assert small.encode == pytest.approx(whole * gigaflops(lambda: coder.encode(image)), rel=0.01)
+    assert small.decode == pytest.approx(whole * gigaflops(lambda: coder.decode(latent)), rel=0.01)

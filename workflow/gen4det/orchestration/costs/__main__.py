@@ -1,4 +1,4 @@
-"""What a run costs, before it is started: jobs, GPU-hours and disk of each rule.
+"""What a run costs, before it is started: jobs, hours of a GPU, or of a core, and disk of each rule.
 
     python -m gen4det.orchestration.costs --configfile config/paper.yaml        (make plan CONFIGFILE=...)
 
@@ -7,6 +7,7 @@ costs assumes of the GPU; take them for the right order of magnitude.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -64,22 +65,33 @@ def report(configfile: Path, costs_file: Path = COSTS, changes: dict | None = No
     rules = estimator.by_rule(found)
     everything = Estimate(
         sum(rule.jobs for rule in rules.values()),
-        gpu_seconds=total(rule.gpu_seconds for rule in rules.values()),
+        seconds=total(rule.seconds for rule in rules.values()),
         stored=total(rule.stored for rule in rules.values()),
     )
+    device = estimator.device or costs.gpu
     lines = [
-        f"Scale {project.config.scale}: {', '.join(project.studies)}; {costs.gpu.name}",
+        f"Scale {project.config.scale}: {', '.join(project.studies)}; {device.name}",
         "",
-        COLUMNS.format("rule", "jobs", "work", "", "GPU-hours", "disk"),
+        COLUMNS.format("rule", "jobs", "work", "", "GPU-hours" if estimator.on_gpu else "core-hours", "disk"),
         *(row(name, rule, amount(rule.work)) for name, rule in rules.items()),
         row("total", everything, ""),
     ]
     if unknown := datasets_of_unknown_size(estimator, found):
         lines += ["", f"Not there yet, so that their size is unknown: {', '.join(unknown)}"]
     lines += segments(project, found, rules)
-    if not any(rule.gpu_seconds != 0 for rule in rules.values()):
-        lines += ["", "No job of this scale asks for a GPU. Hours on processors are not estimated."]
+    if not estimator.on_gpu:
+        lines += ["", f"No job of this scale asks for a GPU. {on_this_machine(rules)}"]
     return "\n".join(lines)
+
+
+def on_this_machine(rules: dict[str, Estimate]) -> str:
+    """How long the processor of this machine is busy."""
+    known = sum(rule.seconds or 0 for rule in rules.values())
+    if not known:
+        return "Hours on processors are not estimated."
+    cores = os.cpu_count() or 1
+    least = "more than " if any(rule.seconds is None for rule in rules.values()) else ""
+    return f"With the {cores} cores here: {least}about {max(1, round(known / cores / 60))} minutes."
 
 
 def segments(project: Project, found: list[Task], rules: dict[str, Estimate]) -> list[str]:
@@ -99,7 +111,7 @@ def segments(project: Project, found: list[Task], rules: dict[str, Estimate]) ->
 def row(name: str, rule: Estimate, work: str) -> str:
     """One line of the table."""
     unit = rule.unit if work != "?" else ""
-    return COLUMNS.format(name, rule.jobs, work, unit, hours(rule.gpu_seconds), size(rule.stored)).rstrip()
+    return COLUMNS.format(name, rule.jobs, work, unit, hours(rule.seconds), size(rule.stored)).rstrip()
 
 
 def amount(number: float | None) -> str:
@@ -113,7 +125,7 @@ def amount(number: float | None) -> str:
 
 
 def hours(seconds: float | None) -> str:
-    """GPU-hours, or - where there are none."""
+    """Hours, or - where there are none."""
     if seconds is None:
         return "?"
     return f"{seconds / 3600:,.1f}" if seconds else "-"

@@ -1,8 +1,8 @@
-"""From counted work to GPU-hours and bytes, rule by rule."""
+"""From counted work to hours of a GPU, or of a core, and bytes, rule by rule."""
 
 import ast
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from gen4det.core.errors import InputError
@@ -31,8 +31,8 @@ class Estimate:
     """Amount of counted work; None: unknown."""
     unit: str = ""
     """What is counted."""
-    gpu_seconds: float | None = 0.0
-    """None: unknown."""
+    seconds: float | None = 0.0
+    """Of a GPU, or of a core where no job of the scale asks for a GPU; None: unknown."""
     stored: float | None = 0.0
     """Bytes that stay on the disk; None: unknown."""
     longest: float = 0.0
@@ -51,6 +51,11 @@ class Estimator:
     def __init__(self, project: Project, costs: Costs):
         self.project = project
         self.costs = costs
+        needs = project.config.needs
+        self.on_gpu = any(getattr(needs, kind).gpu for kind in type(needs).model_fields)
+        """Whether hours are those of a GPU."""
+        self.device = costs.gpu if self.on_gpu else costs.core
+        self.models = costs.models if self.on_gpu or not costs.small_models else costs.small_models
         self.sizes = DataSizes(project)
 
     def by_rule(self, found: Iterable[Task]) -> dict[str, Estimate]:
@@ -68,7 +73,7 @@ class Estimator:
             sum(part.jobs for part in parts),
             total(part.work for part in parts),
             parts[0].unit,
-            total(part.gpu_seconds for part in parts),
+            total(part.seconds for part in parts),
             stored,
             max(part.longest for part in parts),
         )
@@ -78,11 +83,11 @@ class Estimator:
         estimate = getattr(self, f"_{task.rule}", self._page)(task)
         estimate.jobs = task.jobs
         gpus = getattr(self.project.config.needs, task.kind).gpu
-        if not gpus:
-            estimate.gpu_seconds = 0.0
-        elif estimate.gpu_seconds is not None:
-            estimate.gpu_seconds += task.jobs * self.costs.gpu.job_start
-            estimate.longest = estimate.gpu_seconds / task.jobs / gpus
+        if self.device is None or self.on_gpu and not gpus:
+            estimate.seconds = 0.0
+        elif estimate.seconds is not None:
+            estimate.seconds += task.jobs * self.device.job_start
+            estimate.longest = estimate.seconds / task.jobs / (gpus or 1)
         return estimate
 
     # --- data -----------------------------------------------------------------------------------------
@@ -118,17 +123,23 @@ class Estimator:
     # --- synthetic images -----------------------------------------------------------------------------
 
     def _drawn(self, task: Task) -> Drawing | None:
-        size = self.sizes(task.dataset)
-        return drawing(self.project.engines[task.engine].settings, size) if size else None
+        size, variant = self.sizes(task.dataset), self.project.engines[task.engine]
+        if size is None:
+            return None
+        if (planned := variant.draws_plan_of) is not None:  # rendered, not drawn
+            other = drawing(self.project.engines[planned].settings, size)
+            nothing = dict.fromkeys(("evaluations", "encoded_pixels", "decoded_pixels"), 0)
+            return other and replace(other, **nothing)
+        return drawing(variant.settings, size)
 
     def _fit(self, task: Task) -> Estimate:
         size, settings = self.sizes(task.dataset), self.project.engines[task.engine].settings
         work = fitting(settings, task.step, size) if size else None
         if work is None:
-            return Estimate(work=None, unit="images seen", gpu_seconds=None, stored=None)
-        seconds = self._seconds(task, work) if work.evaluations else 0.0
+            return Estimate(work=None, unit="images seen", seconds=None, stored=None)
+        seconds = self._seconds(task, work)
         stored = min(work.stored, self._size_here(task) or work.stored)
-        return Estimate(work=work.images, unit="images seen", gpu_seconds=seconds, stored=stored)
+        return Estimate(work=work.images, unit="images seen", seconds=seconds, stored=stored)
 
     def _size_here(self, task: Task) -> int:
         """Bytes of the model that a variant starts from, where it lies on this disk, else 0."""
@@ -147,12 +158,12 @@ class Estimator:
     def _generate(self, task: Task) -> Estimate:
         drawn, unit = self._drawn(task), "U-Net evaluations"
         if drawn is None:
-            return Estimate(work=None, unit=unit, gpu_seconds=None, stored=None)
+            return Estimate(work=None, unit=unit, seconds=None, stored=None)
         settings = self.project.engines[task.engine].settings
         pixel = getattr(self.costs.files, f"{settings.image_format}_pixel")
         stored = drawn.images * drawn.stored_pixels * pixel + self._labels(drawn)
         work = drawn.images * drawn.evaluations
-        return Estimate(work=work, unit=unit, gpu_seconds=self._seconds(task, drawn), stored=stored)
+        return Estimate(work=work, unit=unit, seconds=self._seconds(task, drawn), stored=stored)
 
     def _seconds(self, task: Task, work: Drawing | Fitting) -> float | None:
         """Of the U-Net and the autoencoder; None for a model whose work is not known.
@@ -160,12 +171,14 @@ class Estimator:
         Work is taken to grow with the area, which overrates images below 512 x 512 px and underrates larger
         ones: self-attention grows with its square.
         """
+        if not (work.evaluations or work.encoded_pixels):
+            return 0.0
         source = self._model(task)
-        unet = self.costs.models.unet.get(PurePosixPath(source.path).name) if source else None
+        unet = self.models.unet.get(PurePosixPath(source.path).name) if source else None
         speed = self._speed(work.precision)
         if unet is None or speed is None:
             return None
-        models, area = self.costs.models, REFERENCE_AREA
+        models, area = self.models, REFERENCE_AREA
         denoised = work.evaluations * work.evaluated_pixels / area * unet / speed
         coded = work.encoded_pixels / area * models.encode
         coded += getattr(work, "decoded_pixels", 0) / area * models.decode
@@ -180,7 +193,7 @@ class Estimator:
 
     def _speed(self, precision: str) -> float | None:
         """10^9 operations per second."""
-        arithmetic = self.costs.gpu.arithmetic.get(precision)
+        arithmetic = self.device and self.device.arithmetic.get(precision)
         return 1000 * arithmetic.peak * arithmetic.share if arithmetic else None
 
     def _labels(self, drawn: Drawing) -> float:
@@ -217,14 +230,15 @@ class Estimator:
 
     def _rated(self, images: int | None) -> Estimate:
         if images is None:
-            return Estimate(work=None, unit="images", gpu_seconds=None, stored=None)
-        seconds = images * self.costs.models.clip / self._speed("float32")
+            return Estimate(work=None, unit="images", seconds=None, stored=None)
+        speed = self._speed("float32")
+        seconds = images * self.models.clip / speed if speed else None
         return Estimate(0, images, "images", seconds, images * self.costs.files.score)
 
     def _detect(self, task: Task) -> Estimate:
         drawn = self._drawn(task)
         if drawn is None:
-            return Estimate(work=None, unit="images", gpu_seconds=None, stored=None)
+            return Estimate(work=None, unit="images", seconds=None, stored=None)
         return self._asked(task, task.engine, drawn.images)
 
     def _detect_real(self, task: Task) -> Estimate:
@@ -234,7 +248,7 @@ class Estimator:
     def _asked(self, task: Task, images: str | None, count: int | None) -> Estimate:
         """Detections in `count` images: as many as whoever asks for the most."""
         if count is None:
-            return Estimate(work=None, unit="images", gpu_seconds=None, stored=None)
+            return Estimate(work=None, unit="images", seconds=None, stored=None)
         asked = [
             it.max_per_image
             for it in self.project.asked()
@@ -248,12 +262,12 @@ class Estimator:
         size, settings = self.sizes(task.dataset), self.project.engines[task.engine].settings
         work = labelling(settings, size) if size else None
         if work is None:
-            return Estimate(work=None, unit="images", gpu_seconds=None, stored=None)
+            return Estimate(work=None, unit="images", seconds=None, stored=None)
         seconds, stored = self._seconds(task, work), self._labels(self._drawn(task))
-        return Estimate(work=work.images, unit="images", gpu_seconds=seconds, stored=stored)
+        return Estimate(work=work.images, unit="images", seconds=seconds, stored=stored)
 
     def _predicting(self, config: str, images: int) -> float | None:
-        speed = self.costs.gpu.predicted_images.get(config)
+        speed = self.device and self.device.predicted_images.get(config)
         return images / speed if speed else None
 
     # --- detectors ------------------------------------------------------------------------------------
@@ -262,18 +276,18 @@ class Estimator:
         """Length times batch; what the images are does not matter."""
         iterations, batch = training_length(task.training, self.project.root)
         config, files = task.training.settings.config, self.costs.files
-        speed, weights = self.costs.gpu.trained_images.get(config), files.weights.get(config)
+        speed, weights = self.device and self.device.trained_images.get(config), files.weights.get(config)
         return Estimate(
             work=iterations * batch,
             unit="images seen",
-            gpu_seconds=iterations * batch / speed if speed else None,
+            seconds=iterations * batch / speed if speed else None,
             stored=weights + iterations * files.iteration if weights else None,
         )
 
     def _predict(self, task: Task) -> Estimate:
         size, limit = self.sizes(task.dataset), self.project.config.evaluation.max_per_image
         if size is None:
-            return Estimate(work=None, unit="images", gpu_seconds=None, stored=None)
+            return Estimate(work=None, unit="images", seconds=None, stored=None)
         seconds = self._predicting(task.training.settings.config, size.val_images)
         found = size.val_images * (limit or max(MAX_DETECTIONS.values()))
         return Estimate(0, size.val_images, "images", seconds, found * self.costs.files.prediction)

@@ -1,4 +1,5 @@
-"""Settings of the cost estimate: what one GPU does in an hour, what files take. Files config/costs/*.yaml."""
+"""Settings of the cost estimate: what one GPU, or one core, does in an hour, what files take. Files
+config/costs/*.yaml."""
 
 from typing import Annotated, Literal
 
@@ -11,7 +12,7 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
 class Arithmetic(Settings):
-    """How fast a GPU computes in one precision."""
+    """How fast a device computes in one precision."""
 
     peak: Positive
     """Tera floating point operations per second, as its maker states (dense)."""
@@ -19,8 +20,8 @@ class Arithmetic(Settings):
     """Share of the peak that a U-Net reaches."""
 
 
-class GpuCosts(Settings):
-    """One GPU."""
+class DeviceCosts(Settings):
+    """One GPU, or one core of a processor."""
 
     name: str
     """Its name, for the heading."""
@@ -31,7 +32,7 @@ class GpuCosts(Settings):
     predicted_images: dict[str, Positive]
     """Images per second that it detects objects in, likewise."""
     job_start: Annotated[float, Field(ge=0)]
-    """Seconds until a job has loaded its model; a GPU waits that long."""
+    """Seconds until a job has loaded its model; it waits that long."""
 
 
 class ModelCosts(Settings):
@@ -81,9 +82,13 @@ class FileCosts(Settings):
 class Costs(Settings):
     """A file config/costs/<gpu>.yaml."""
 
-    gpu: GpuCosts
+    gpu: DeviceCosts
     """The machine."""
+    core: DeviceCosts | None = None
+    """One core, for scales of which no job asks for a GPU; null: their hours are not estimated."""
     models: ModelCosts
     """The models."""
+    small_models: ModelCosts | None = None
+    """Those of such scales."""
     files: FileCosts
     """What lies on the disk."""
