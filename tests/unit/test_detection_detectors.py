@@ -89,6 +89,13 @@ def test_lvis_config_asks_for_the_pretrained_backbone_it_freezes():
         initial_model(config, DetectorSettings(config=str(path)), seed=0)
 
 
+def test_too_few_iterations_for_the_schedule_are_one_line():
+    path = Path(__file__).parents[2] / "config/detectors/miniature_mask_rcnn.py"
+    with pytest.raises(InputError, match=r"too few iterations \(1\) .*Cosine.* begin at its end"):
+        load_config(path, classes=3, iterations=1)
+    assert load_config(path, classes=3, iterations=2).max_iters == 2
+
+
 def test_another_length_stretches_the_schedule(folder):
     schedule = [
         dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=2),

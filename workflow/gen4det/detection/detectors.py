@@ -70,7 +70,8 @@ def load_config(
         schedule: multiple of that length.
 
     Raises:
-        InputError: the file is missing, broken, or lacks one of the above.
+        InputError: the file is missing, broken, or lacks one of the above; `iterations` are too few for the
+            schedule.
     """
     path = Path(path)
     if not path.is_file():
@@ -88,6 +89,7 @@ def load_config(
     if length != config.max_iters:
         _stretch(config, length / config.max_iters)
         config.max_iters = length
+        _require_room(config, path)
     return config
 
 
@@ -123,6 +125,16 @@ def _require_iterations(config: Config, path: Path) -> None:
             raise InputError(
                 f"{path}: param_scheduler: {scheduler.get('type')} counts epochs; set by_epoch=False and "
                 "give its times in iterations"
+            )
+
+
+def _require_room(config: Config, path: Path) -> None:
+    """Each scheduler needs an iteration of its own, which a very short training may not have."""
+    for scheduler in _schedulers(config):
+        if scheduler.get("begin", 0) >= scheduler.get("end", float("inf")):
+            raise InputError(
+                f"{path}: too few iterations ({config.max_iters}) for its param_scheduler "
+                f"({scheduler.get('type')} would begin at its end); ask for more"
             )
 
 
