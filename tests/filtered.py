@@ -1,14 +1,19 @@
-"""Synthetic sets as the stage `filter` makes them of shards that a test has at hand."""
+"""Sets as the stage `filter` makes them of shards, or its verdicts on labels, that a test has at hand."""
 
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
+
 from gen4det.core.provenance import file_hash
 from gen4det.data.datasets import DatasetDescriptor, SplitDescriptor, write_dataset, write_split
 from gen4det.data.images import ShardWriter, encode_image
-from gen4det.data.label_tables import LabelTable, write_table
+from gen4det.data.label_sets import OFFERED
+from gen4det.data.label_tables import Columns, LabelTable, write_table
 from gen4det.data.shards import archive_digest
+from gen4det.filters.measurements import Measurements
 from gen4det.filters.settings import FilterSettings
+from gen4det.filters.verdicts import REASONS, Judgement, offered_images, refuse_beyond
 from gen4det.stages import filter as stage
 
 
@@ -38,3 +43,37 @@ def write_filtered(
     )  # fmt: skip
     stage.choose(arguments, settings or FilterSettings(), {str(path): file_hash(path) for path in shards})
     return output
+
+
+def split_labels(
+    images: list[dict],
+    annotations: list[dict],
+    settings: FilterSettings,
+    measured: Measurements = Measurements(),  # noqa: B008  (immutable)
+) -> tuple[list[dict], list[dict]]:
+    """Labels that are kept, and those that are not, each with the "reason"; of dictionaries, in memory.
+
+    Args:
+        images, annotations: COCO records; what the engine itself has rejected is not among them.
+        measured: what the aesthetic and the agreement filter look at, where they are on.
+
+    Returns:
+        Kept records as they were; copies of the rejected ones. Both in the order of `annotations`.
+    """
+    table = LabelTable.of({"images": images, "annotations": annotations})
+    judged = [(c, Judgement(c, settings, measured)) for c in map(Columns, table.batches)]
+    if settings.max_images is not None:
+        labelled = [columns.of_image("id")[it.labelled] for columns, it in judged]
+        offered = offered_images(np.concatenate(labelled), settings.max_images)
+        for columns, it in judged:
+            refuse_beyond(columns, it.verdicts, offered)
+    ids = (columns.whole("id").tolist() for columns, _ in judged)
+    verdicts = (it.verdicts.tolist() for _, it in judged)
+    found = {
+        key: it
+        for some, codes in zip(ids, verdicts, strict=True)
+        for key, it in zip(some, codes, strict=True)
+    }
+    kept = [a for a in annotations if found[a["id"]] == OFFERED]
+    rejected = [a | {"reason": REASONS[found[a["id"]] - 1]} for a in annotations if found[a["id"]] != OFFERED]
+    return kept, rejected

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
+from filtered import split_labels
 from gen4det.filters.agreement import (
     LOW_IOU,
     LOW_SCORE,
@@ -16,7 +17,7 @@ from gen4det.filters.agreement import (
 )
 from gen4det.filters.measurements import Measurements
 from gen4det.filters.settings import AgreementSettings, FilterSettings
-from gen4det.filters.verdicts import ALONE, split_labels
+from gen4det.filters.verdicts import ALONE
 
 ON = AgreementSettings(enabled=True)
 IMAGE = {"id": 1, "height": 100, "width": 100}

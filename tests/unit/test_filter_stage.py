@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from filtered import write_filtered, write_shard
+from filtered import split_labels, write_filtered, write_shard
 from gen4det.core.errors import InputError, RefusedInput
 from gen4det.core.provenance import write_json
 from gen4det.data.annotations import category_counts
@@ -27,7 +27,7 @@ from gen4det.evaluation.measures.synthetic_set import synthetic_set_measures
 from gen4det.evaluation.study_settings import GallerySettings
 from gen4det.filters.selection import Tally, kept_fractions
 from gen4det.filters.settings import FilterSettings
-from gen4det.filters.verdicts import CODES, split_labels
+from gen4det.filters.verdicts import CODES
 from gen4det.stages import filter as stage
 
 SIZE = (48, 64)

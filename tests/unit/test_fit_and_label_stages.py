@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from test_shards import dataset, generate, manifest, stage, step, whole  # noqa: F401
 
+from filtered import split_labels
 from gen4det.core.errors import InputError
 from gen4det.data.images import ImageStore
 from gen4det.data.shards import image_folder, load_run, load_shard, read_array, shard_identity
 from gen4det.filters.settings import FilterSettings
-from gen4det.filters.verdicts import split_labels
 
 
 def fit(dataset, output: Path, *reads: str, name: str = "palette", status: int = 0, settings=None, **more):

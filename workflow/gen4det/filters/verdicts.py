@@ -10,7 +10,7 @@ import numpy as np
 
 from gen4det.core.provenance import seed_for
 from gen4det.data.label_sets import BY_ENGINE, OFFERED
-from gen4det.data.label_tables import Columns, LabelTable, records_of
+from gen4det.data.label_tables import Columns, records_of
 from gen4det.filters.agreement import LOW_IOU, LOW_SCORE, NO_MATCH, disagreements
 from gen4det.filters.label_filters import LABEL_FILTERS, failed_filters
 from gen4det.filters.measurements import Measurements
@@ -45,7 +45,6 @@ class Judgement:
     Args:
         columns: of whole images. What the engine itself has rejected stays rejected, `BY_ENGINE`.
         measured: what the aesthetic and the agreement filter look at, where they are on.
-        by_engine: whether labels with a "reason" are such.
 
     Attributes:
         verdicts: (labels,) uint8; they may be changed afterwards.
@@ -57,12 +56,9 @@ class Judgement:
         columns: Columns,
         settings: FilterSettings,
         measured: Measurements = Measurements(),  # noqa: B008  (immutable)
-        *,
-        by_engine: bool = True,
     ):
         self.columns = columns
-        rejected = columns.known("reason") if by_engine else np.zeros(columns.count, dtype=bool)
-        self.verdicts = np.where(rejected, BY_ENGINE, OFFERED).astype(np.uint8)
+        self.verdicts = np.where(columns.known("reason"), BY_ENGINE, OFFERED).astype(np.uint8)
         self._crowd = columns.whole("iscrowd") != 0
         self._judge(settings, measured)
 
@@ -140,37 +136,3 @@ def refuse_beyond(columns: Columns, verdicts: np.ndarray, offered: np.ndarray) -
     """Reject, in place, the labels of the images that are not among those offered."""
     spare = ~np.isin(columns.of_image("id"), offered)[columns.image]
     verdicts[spare & (verdicts == OFFERED)] = CODES[BEYOND]
-
-
-def split_labels(
-    images: list[dict],
-    annotations: list[dict],
-    settings: FilterSettings,
-    measured: Measurements = Measurements(),  # noqa: B008  (immutable)
-) -> tuple[list[dict], list[dict]]:
-    """Labels that are kept, and those that are not, each with the "reason"; of dictionaries, in memory.
-
-    Args:
-        images, annotations: COCO records; what the engine itself has rejected is not among them.
-        measured: what the aesthetic and the agreement filter look at, where they are on.
-
-    Returns:
-        Kept records as they were; copies of the rejected ones. Both in the order of `annotations`.
-    """
-    table = LabelTable.of({"images": images, "annotations": annotations})
-    judged = [(c, Judgement(c, settings, measured, by_engine=False)) for c in map(Columns, table.batches)]
-    if settings.max_images is not None:
-        labelled = [columns.of_image("id")[it.labelled] for columns, it in judged]
-        offered = offered_images(np.concatenate(labelled), settings.max_images)
-        for columns, it in judged:
-            refuse_beyond(columns, it.verdicts, offered)
-    ids = (columns.whole("id").tolist() for columns, _ in judged)
-    verdicts = (it.verdicts.tolist() for _, it in judged)
-    found = {
-        key: it
-        for some, codes in zip(ids, verdicts, strict=True)
-        for key, it in zip(some, codes, strict=True)
-    }
-    kept = [a for a in annotations if found[a["id"]] == OFFERED]
-    rejected = [a | {"reason": REASONS[found[a["id"]] - 1]} for a in annotations if found[a["id"]] != OFFERED]
-    return kept, rejected
