@@ -276,6 +276,14 @@ def test_a_missing_seed_and_an_arm_without_results_are_shown_missing(tmp_path):
     assert not lost_links(text)
 
 
+def test_with_one_seed_the_page_says_that_chance_is_not_known(tmp_path):
+    results, metrics, sets = rows(tmp_path / "results", seeds=1)
+    table = {**TABLE, "seeds": [0]}
+    text = page_of(results, SETTINGS | {"table": table}, metrics, sets).read_text()
+    assert "One seed cannot say whether a change is more than chance." in text
+    assert "could be chance" not in text and "95%" not in text and "In words" not in text
+
+
 def test_several_sets_of_an_engine_share_its_card(tmp_path):
     results, metrics, sets = rows(tmp_path / "results", seeds=1)
     sets |= {"toy/mosaicfusion-large": results.draw("mosaicfusion-large", min_box_side=20)}

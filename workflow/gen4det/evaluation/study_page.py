@@ -26,7 +26,7 @@ from gen4det.evaluation.study_table import Cell, Metrics, Row
 from gen4det.evaluation.table_text import (
     NOTHING,
     SCALE_NOTES,
-    WORDS,
+    about_chance,
     in_words,
     metric_name,
     number,
@@ -103,12 +103,12 @@ def page_context(
         },
         "several": len(table.seeds) > 1,
         "nothing": NOTHING,
-        "words": WORDS,
+        "words": about_chance(others) if others else "",
         "columns": {metric: metric_name(metric) for metric in table.metrics},
         "rows": [_row(table.baseline_of(row.arm), row) for row in rows],
         "sentences": [
             {"arm": row.arm, "text": text, "told": _told(row.cells[table.metrics[0]])}
-            for row, text in zip(others, in_words(table, others), strict=True)
+            for row, text in zip(others, in_words(table, others), strict=False)  # no words: one seed
         ],
         "published": [_published(row) for row in rows if row.source],
         "figures": [

@@ -16,6 +16,7 @@ WORDS = (
     "Is a change more than chance? Intervals at 95%: categories resampled, seeds by Student's distribution "
     "(evaluation/differences.py); of twenty rows without any effect one would be called so."
 )
+ONE_SEED = "One seed cannot say whether a change is more than chance."
 
 
 # --- Markdown ---------------------------------------------------------------------------------------
@@ -37,10 +38,9 @@ def to_markdown(settings: StudySettings, rows: list[Row]) -> str:
         lines = [[row.label, f"{row.paired}/{len(settings.seeds)}", *_deltas(row)] for row in others]
         parts.append(f"Change against {_baseline(settings)}, over the seeds that both have:")
         parts.append(_table(header, lines, names=2))
-        if any(row.paired > 1 for row in others):
-            parts += [WORDS, "\n".join(f"- {line}" for line in in_words(settings, others))]
-        else:
-            parts.append("One seed cannot say whether a change is more than chance.")
+        parts.append(about_chance(others))
+        if lines := in_words(settings, others):
+            parts.append("\n".join(f"- {line}" for line in lines))
     printed = [row for row in rows if row.source]
     if printed:
         parts.append("Published, in brackets the change against the baseline of the same paper:")
@@ -70,8 +70,17 @@ def plain(value: float | None) -> str:
 
 
 def in_words(settings: StudySettings, rows: list[Row]) -> list[str]:
-    """A sentence for each row about its change in the table's first metric."""
-    return [_in_words(settings, row) for row in rows]
+    """A sentence for each row about its change in the table's first metric; none where all have one seed."""
+    return [_in_words(settings, row) for row in rows] if _several(rows) else []
+
+
+def about_chance(rows: list[Row]) -> str:
+    """How the table tells a change from chance, or that it cannot."""
+    return WORDS if _several(rows) else ONE_SEED
+
+
+def _several(rows: list[Row]) -> bool:
+    return any(row.paired > 1 for row in rows)
 
 
 def _in_words(settings: StudySettings, row: Row) -> str:
