@@ -112,6 +112,7 @@ why: setup  ## for each result that is not up to date the reason: make why TARGE
 
 test: setup  ## all tests; those of the profile `slurm` where a Slurm can be installed and started
 	@$(SLURM) && $(MAKE) --no-print-directory submit || echo "test: no Slurm here; its tests will be skipped and say so"
+	@tests/install.sh chromium || echo "test: no Chromium here; tests of pages in a browser will be skipped and say so"
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 test-slurm: setup submit  ## the profile on a Slurm of its own: table, cancelled jobs, outages, dead drivers (half an hour)

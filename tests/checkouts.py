@@ -54,7 +54,7 @@ class Checkout:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=patience(3600),
+            timeout=patience(1200),
             **more,
         )
 

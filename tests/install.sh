@@ -23,6 +23,7 @@ if [ ! -e "$policy" ]; then
 fi
 trap 'rm -f $made' EXIT
 export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
+get="timeout 600 apt-get -o Acquire::Retries=2 -o Acquire::http::Timeout=30"  # no network: an error, not a wait
+$get update -qq
 # shellcheck disable=SC2086
-apt-get install -qq -y --no-install-recommends $missing >/dev/null
+$get install -qq -y --no-install-recommends $missing >/dev/null

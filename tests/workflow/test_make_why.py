@@ -30,7 +30,7 @@ def why(checkout, *targets: str) -> dict[str, list[str]]:
         env=checkout.environment() | {"PYTHONPATH": str(checkout / "workflow")},
         capture_output=True,
         text=True,
-        timeout=patience(1800),
+        timeout=patience(600),
     )
     assert done.returncode == 0, done.stderr
     paragraphs = filter(None, re.split(r"^(?! )", done.stdout, flags=re.MULTILINE))

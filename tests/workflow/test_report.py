@@ -24,7 +24,7 @@ def page(finished, tmp_path_factory) -> Path:
     python = Path(sys.executable).parent
     subprocess.run(
         ["make", "--assume-old=setup", "report", f"BIN={python}", f"CONFIGFILE={CONFIG}"],
-        cwd=checkout.folder, env=checkout.environment(), check=True, timeout=patience(1800),
+        cwd=checkout.folder, env=checkout.environment(), check=True, timeout=patience(600),
     )  # fmt: skip
     assert (checkout / "results/report.zip").is_file()
     assert list(checkout.folder.glob("results/test/synthetic/*/*/filter.png"))
