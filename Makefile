@@ -84,8 +84,9 @@ own: setup  ## your own data: make own DATA=folder [NAMES="cup, fish"] [ENGINES=
 	@PYTHONPATH=workflow $(BIN)/python -m gen4det.orchestration.own --output $(OWN) $(if $(DATA),--data "$(DATA)") \
 		$(if $(NAMES),--names "$(NAMES)") $(if $(ENGINES),--engines "$(ENGINES)")
 	@$(MAKE) --no-print-directory plan CONFIGFILE=$(OWN)
-	$(SNAKEMAKE) $(SNAKEMAKE_ARGS) --configfile $(OWN) --
+	$(SNAKEMAKE) $(SNAKEMAKE_ARGS) --configfile $(OWN) -- all pages
 	@echo; cat results/own/tables/own.md 2>/dev/null || true
+	@test ! -e results/own/reports/own/index.html || echo "page to hand on: results/own/reports/own/index.html"
 	@echo "data sets for use elsewhere: results/own/exports"
 
 seeds: setup  ## the same with three training seeds: mean and spread
