@@ -40,14 +40,15 @@ def test_a_filter_loads_nothing_that_computes():
     assert "numpy" in there and not there & (HEAVY | {"scipy", "matplotlib", "pandas", "cv2"})
 
 
-def test_a_training_loads_no_diffusion():
+def test_a_training_loads_no_diffusion_and_nothing_that_mmdet_wants_elsewhere():
     there = loaded("gen4det.detection.training", "gen4det.detection.inference")
     assert "mmdet" in there and not there & {"transformers", "diffusers"}
+    assert not there & {"matplotlib", "numba", "imgaug", "imagecorruptions"}
 
 
 def test_detectors_and_diffusion_still_load_in_one_process():
-    there = loaded("gen4det.detection.training", "gen4det.diffusion.pipelines", "gen4det.filters.clip")
-    assert {"mmdet", "diffusers", "transformers"} <= there
+    modules = ("gen4det.diffusion.pipelines", "gen4det.filters.clip", "matplotlib.pyplot")
+    assert {"mmdet", "diffusers", "transformers", "matplotlib"} <= loaded("gen4det.detection.training", *modules)
 
 
 def test_a_generation_loads_no_detector():

@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import io
 import sys
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,22 +24,59 @@ from gen4det.detection import mmcv_ext
 
 
 @contextlib.contextmanager
-def _without(package: str) -> Iterator[None]:
-    """Inside the block a package that is not loaded yet counts as not installed."""
-    if package in sys.modules:
+def _without(*names: str) -> Iterator[None]:
+    """Inside the block modules of packages that are not loaded yet count as not installed."""
+    with _replaced({name: None for name in names}):
         yield
-        return
-    sys.modules[package] = None
+
+
+@contextlib.contextmanager
+def _standing_in(*names: str) -> Iterator[None]:
+    """Inside the block modules of packages that are not loaded yet have every name that is asked for: a class
+    that cannot be made.
+
+    For what mmdet imports at once and only needs in parts that no detector here has.
+    """
+    with _replaced({name: _StandIn(name) for name in names}):
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(modules: dict[str, types.ModuleType | None]) -> Iterator[None]:
+    loaded = {name.partition(".")[0] for name in sys.modules}
+    modules = {name: module for name, module in modules.items() if name.partition(".")[0] not in loaded}
+    sys.modules.update(modules)
     try:
         yield
     finally:
-        del sys.modules[package]
+        for name in modules:
+            del sys.modules[name]
+
+
+class _StandIn(types.ModuleType):
+    __path__ = ()
+
+    def __getattr__(self, name: str) -> type:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def refuse(*args, **kwargs):
+            raise NotImplementedError(f"{self.__name__}.{name}: not loaded; detectors here do without it")
+
+        return type(name, (), {"__init__": refuse, "__module__": self.__name__})
 
 
 mmcv_ext.install()  # before anything imports mmcv.ops
-# mmdet prints which optional parts it lacks. Of transformers it takes language models and one optimizer,
-# which no detector here uses, and which are half of the seconds before a training begins.
-with contextlib.redirect_stdout(io.StringIO()), _without("transformers"):
+# mmdet prints which optional parts it lacks. Of transformers it takes language models and one optimizer, of
+# imagecorruptions an augmentation, of imgaug those of lanes, of matplotlib drawings of wrong tracks: no
+# detector here uses them, and they are three fifths of the seconds before a training begins.
+_LANES = ("imgaug", "imgaug.augmenters", "imgaug.augmentables.lines", "imgaug.augmentables.segmaps")
+_TRACKS = ("matplotlib", "matplotlib.colors", "matplotlib.patches", "matplotlib.pyplot")
+with (
+    contextlib.redirect_stdout(io.StringIO()),
+    _without("transformers", "imagecorruptions"),
+    _standing_in(*_LANES, "imgaug.augmentables", *_TRACKS),
+):
     import mmdet.datasets.transforms  # noqa: F401  (registers the transforms)
     import mmdet.models  # noqa: F401  (registers the models)
 from mmdet.registry import MODELS, TRANSFORMS  # noqa: E402
