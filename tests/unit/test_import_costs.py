@@ -48,7 +48,8 @@ def test_a_training_loads_no_diffusion_and_nothing_that_mmdet_wants_elsewhere():
 
 def test_detectors_and_diffusion_still_load_in_one_process():
     modules = ("gen4det.diffusion.pipelines", "gen4det.filters.clip", "matplotlib.pyplot")
-    assert {"mmdet", "diffusers", "transformers", "matplotlib"} <= loaded("gen4det.detection.training", *modules)
+    there = loaded("gen4det.detection.training", *modules)
+    assert {"mmdet", "diffusers", "transformers", "matplotlib"} <= there
 
 
 def test_a_generation_loads_no_detector():
