@@ -17,15 +17,16 @@ from gen4det.filters.verdicts import REASONS, Judgement, offered_images, refuse_
 from gen4det.stages import filter as stage
 
 
-def write_shard(folder: Path, data: dict, pixels=None) -> Path:
+def write_shard(folder: Path, data: dict, pixels=None, number: int = 0, shards: int = 1) -> Path:
     """A shard of these labels, images of no pixels but those given; its "info" is made here."""
-    with ShardWriter(folder / "00000.zip") as writer:
+    archive = folder / f"{number:05d}.zip"
+    with ShardWriter(archive) as writer:
         for image in data["images"] if pixels is not None else []:
             writer.add(Path(image["file_name"]).name, encode_image(pixels, "png"))
-    digest = archive_digest(folder / "00000.zip")
-    info = {"shard": 0, "shards": 1, "run": "r", "archive": "00000.zip", "digest": digest}
-    write_table(folder / "00000.arrow", data | {"info": info})
-    return folder / "00000.arrow"
+    digest = archive_digest(archive)
+    info = {"shard": number, "shards": shards, "run": "r", "archive": archive.name, "digest": digest}
+    write_table(archive.with_suffix(".arrow"), data | {"info": info})
+    return archive.with_suffix(".arrow")
 
 
 def write_filtered(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -12,19 +13,24 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 import own_layouts
+from filtered import write_filtered, write_shard
 from gen4det.core.errors import InputError
 from gen4det.data.annotations import write_annotations
 from gen4det.data.datasets import load_dataset
 from gen4det.data.defects import Defects
 from gen4det.data.images import ImageStore, ShardWriter, encode_image
+from gen4det.data.label_sets import LabelSet, as_dictionaries
 from gen4det.data.layouts import folder as folder_module
+from gen4det.data.layouts.base import Picture
 from gen4det.data.layouts.card import CardFacts, ExportSettings, card, effect
-from gen4det.data.layouts.folder import MARK, Part, check_target, export, finish_export, work_folder
+from gen4det.data.layouts.folder import LAYOUTS, MARK, Part, check_target, export, finish_export, work_folder
 from gen4det.data.layouts.yolo import joined
 from gen4det.data.masks import area_of_rle, mask_to_rle, rle_to_mask, segmentation_to_rle
 from gen4det.data.photographs import register_photographs
+from gen4det.data.shards import open_synthetic
 from gen4det.data.source_settings import PhotographsDataset
 from gen4det.data.sources.folder import read_folder
+from gen4det.filters.settings import FilterSettings
 
 HEIGHT, WIDTH = 48, 64
 CATEGORIES = [
@@ -60,6 +66,14 @@ def label(number: int, image: int, mask: np.ndarray, category: int = 7, **more) 
     }  # fmt: skip
 
 
+def part(origin: str, data: dict, images: ImageStore) -> Part:
+    return Part(origin, LabelSet.of(data, "labels.json"), images)
+
+
+def records(part: Part) -> dict:
+    return part.labels.tables[0].as_coco()
+
+
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory) -> Part:
     """Three images in a shard: plain and holed; of several parts; a crowd alone."""
@@ -77,9 +91,8 @@ def drawn(tmp_path_factory) -> Part:
         label(12, 2, MASKS["parted"]),
         label(13, 3, MASKS["plain"], iscrowd=1),
     ]
-    return Part(
-        "engine", {"images": images, "annotations": annotations, "categories": CATEGORIES}, ImageStore(root)
-    )
+    data = {"images": images, "annotations": annotations, "categories": CATEGORIES}
+    return part("engine", data, ImageStore(root))
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +113,7 @@ def real(tmp_path_factory) -> dict[str, Part]:
     register_photographs("mine", settings, root / "data" / "dataset.json")
     dataset = load_dataset(root / "data" / "dataset.json")
     return {
-        split: Part("real", it.load(), it.images)
+        split: Part("real", it.labels(), it.images)
         for split, it in (("train", dataset.train), ("val", dataset.val))
     }
 
@@ -114,9 +127,9 @@ def make(layout: str, target: Path, splits: dict, categories=CATEGORIES):
 def merged(drawn, real) -> dict:
     """The generated set told as of the photographs' categories."""
     renamed = {3: 1, 7: 2}
-    annotations = [a | {"category_id": renamed[a["category_id"]]} for a in drawn.data["annotations"]]
+    annotations = [a | {"category_id": renamed[a["category_id"]]} for a in records(drawn)["annotations"]]
     return {
-        "train": [real["train"], Part("engine", drawn.data | {"annotations": annotations}, drawn.images)],
+        "train": [real["train"], part("engine", records(drawn) | {"annotations": annotations}, drawn.images)],
         "val": [real["val"]],
     }
 
@@ -199,11 +212,11 @@ def test_yolo_polygons_cover_the_masks_holes_filled_parts_joined(drawn, tmp_path
 
 
 def test_yolo_writes_boxes_where_some_objects_have_no_mask_and_none_exceeds_the_image(drawn, tmp_path):
-    labels = [dict(it) for it in drawn.data["annotations"]]
+    labels = [dict(it) for it in records(drawn)["annotations"]]
     del labels[0]["segmentation"]
     labels[0]["bbox"] = [50.0, 40.0, 14.6, 8.4]  # rounding of annotation tools: 0.6 px beyond the edge
-    part = Part("engine", drawn.data | {"annotations": labels}, drawn.images)
-    done = make("yolo", tmp_path / "out", {"train": [part]})
+    boxed = part("engine", records(drawn) | {"annotations": labels}, drawn.images)
+    done = make("yolo", tmp_path / "out", {"train": [boxed]})
     rows = list(yolo_rows(tmp_path / "out", "train").values())
     assert {len(row) for found in rows for row in found} == {5}
     assert np.allclose(rows[0][0][1:], [57 / 64, 44 / 48, 14 / 64, 8 / 48])
@@ -215,7 +228,7 @@ def test_yolo_is_read_back_by_our_own_reader(drawn, real, tmp_path):
     found = read_folder(tmp_path / "out", Defects("refuse"))
     assert [len(found[split].data["images"]) for split in ("train", "val")] == [15, 6]
     boxes = {tuple(np.round(a["bbox"], 3)) for a in found["val"].data["annotations"]}
-    assert boxes == {tuple(map(float, a["bbox"])) for a in real["val"].data["annotations"]}
+    assert boxes == {tuple(map(float, a["bbox"])) for a in records(real["val"])["annotations"]}
 
 
 def test_joined_parts_keep_their_area():
@@ -244,7 +257,9 @@ def test_voc_is_read_back_with_every_whole_box_exact_and_crowds_difficult(drawn,
     assert "<xmin>9</xmin>" in text and "<xmax>28</xmax>" in text  # pixels 8 to 27, counted from 1
     assert (tmp_path / "out/classes.txt").read_text() == "cup\nsea fish\nowl\n"
     (found,) = read_folder(tmp_path / "out", Defects("refuse"), first_pixel=1).values()
-    assert [a["bbox"] for a in found.data["annotations"]] == [a["bbox"] for a in drawn.data["annotations"]]
+    assert [a["bbox"] for a in found.data["annotations"]] == [
+        a["bbox"] for a in records(drawn)["annotations"]
+    ]
     assert [a.get("difficult", 0) for a in found.data["annotations"]] == [0, 0, 0, 1]
 
 
@@ -276,11 +291,10 @@ def test_voc_masks_are_pictures_of_indices_the_smaller_object_on_top(drawn, tmp_
 
 
 def test_voc_has_no_masks_of_an_image_where_an_object_has_none(drawn, tmp_path):
-    labels = [dict(it) for it in drawn.data["annotations"]]
+    labels = [dict(it) for it in records(drawn)["annotations"]]
     del labels[0]["segmentation"]
-    done = make(
-        "voc", tmp_path / "out", {"train": [Part("e", drawn.data | {"annotations": labels}, drawn.images)]}
-    )
+    mixed = part("e", records(drawn) | {"annotations": labels}, drawn.images)
+    done = make("voc", tmp_path / "out", {"train": [mixed]})
     stems = (tmp_path / "out/ImageSets/Segmentation/train.txt").read_text().split()
     assert len(stems) == 2
     assert done.losses["masks, left out: other objects of their image have none"] == 1
@@ -306,6 +320,60 @@ def test_imagefolder_is_read_back_by_datasets(drawn, tmp_path):
         "imagefolder", data_dir=str(tmp_path / "out"), cache_dir=str(tmp_path / "cache")
     )
     assert found["train"].num_rows == 3 and found["train"][0]["image"].size == (WIDTH, HEIGHT)
+
+
+# --- the labels of a synthetic set -----------------------------------------------------------------
+
+
+def test_an_export_holds_what_a_set_offers_in_the_order_of_its_ids(tmp_path):
+    """The same as of the dictionaries of the set, whatever shards its images lie in."""
+    shards = []
+    for shard in range(2):
+        ids = [12 - shard, 2 + shard]
+        data = {
+            "images": [
+                {"id": it, "file_name": f"{shard:05d}.zip/{it}.png", "width": WIDTH, "height": HEIGHT}
+                for it in ids
+            ],
+            "annotations": [
+                label(10 * it + place, it, MASKS[name], category)
+                for it in ids
+                for place, name, category in ((2, "plain", 7), (1, "holed", 3), (0, "parted", 7))
+            ],
+            "categories": CATEGORIES,
+        }
+        pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        shards.append(write_shard(tmp_path / "shards", data, pixels, number=shard, shards=2))
+    path = write_filtered(shards, tmp_path / "set.json", FilterSettings(max_area_fraction=0.15))
+    labels, images = open_synthetic(path)
+    done = make("coco", tmp_path / "out", {"train": [Part("engine", labels, images)]})
+    found = json.loads((tmp_path / "out/annotations/instances_train.json").read_text())
+    expected, _ = as_dictionaries(path)
+    assert [image["file_name"] for image in found["images"]] == [f"engine_{it}.png" for it in (2, 3, 11, 12)]
+    names = {image["id"]: image["file_name"] for image in found["images"]}
+    written = [(names[a["image_id"]], a["category_id"], a["bbox"], a["area"]) for a in found["annotations"]]
+    assert written == [
+        (f"engine_{a['image_id']}.png", a["category_id"], a["bbox"], a["area"])
+        for a in expected["annotations"]
+    ]
+    assert sum(done.objects.values()) == len(written) == 8
+
+
+@pytest.mark.parametrize("layout", ["coco", "imagefolder", "yolo"])
+def test_the_memory_of_an_export_does_not_grow_with_its_labels(layout, tmp_path):
+    boxes = [{"category_id": 7, "bbox": [1.0, 2.0, 3.0, 4.0], "area": 12.0, "iscrowd": 0} for _ in range(40)]
+    peaks = []
+    for times in (1, 20):
+        writer = LAYOUTS[layout](tmp_path / str(times), CATEGORIES, ("train",), "none")
+        tracemalloc.start()
+        for _ in range(times):
+            for image in range(20):
+                picture = Picture("1.png", image, WIDTH, HEIGHT, "engine")
+                writer.add("train", picture, [box | {"id": it} for it, box in enumerate(boxes)])
+        writer.finish()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
 
 
 # --- the folder -----------------------------------------------------------------------------------
@@ -369,8 +437,8 @@ def test_images_of_one_name_in_several_folders_do_not_meet(drawn, tmp_path):
         (root / name).write_bytes(drawn.images.read("00000.zip/000000000000.png"))
     names = ("a/1.png", "b/1.png", "a_1.png", "a/1.jpg")
     images = [{"id": k, "file_name": name, "width": 64, "height": 48} for k, name in enumerate(names)]
-    part = Part("real", {"images": images, "annotations": []}, ImageStore(root))
-    make("yolo", tmp_path / "out", {"train": [part]})
+    photos = part("real", {"images": images, "annotations": []}, ImageStore(root))
+    make("yolo", tmp_path / "out", {"train": [photos]})
     assert len(yolo_rows(tmp_path / "out", "train")) == 4
 
 

@@ -48,7 +48,7 @@ class LabelSet:
     Args:
         source: the file that messages name.
         tables: one behind the other.
-        about: "info" and "categories".
+        about: "info" and "categories"; of a synthetic set all of set.json.
         verdicts: batches of verdicts for the batches of the tables; None: all labels count.
     """
 
@@ -106,6 +106,19 @@ class LabelSet:
                     boxes = np.where(drawn_anew[:, None], four(verdicts.column("bbox")), boxes)
             yield Batch(int(self._starts[number]), columns, offered, boxes, masked)
 
+    def rows_in_order(self) -> np.ndarray:
+        """Numbers of the images in the order of the set, int64: of a synthetic one those with a label that
+        counts, by id; else all, as they stand."""
+        if not self.by_id:
+            return np.arange(len(self))
+        rows, ids = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for batch in self.stream():
+            columns = batch.columns
+            counts = np.bincount(columns.image[batch.offered], minlength=columns.batch.num_rows)
+            rows.append(batch.first + np.flatnonzero(counts))
+            ids.append(columns.of_image("id")[counts > 0])
+        return np.concatenate(rows)[np.argsort(np.concatenate(ids), kind="stable")]
+
     def record(self, row: int) -> tuple[dict, list[dict]]:
         """An image by its number, and the labels of it that count."""
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
@@ -127,14 +140,16 @@ class LabelSet:
             holders.update(np.unique(pairs, axis=0)[:, 0].tolist())
         return {category["id"]: frequency_group(holders[category["id"]]) for category in self.categories}
 
+    def images(self) -> Iterator[dict]:
+        """Records of all images, without their labels, as the tables have them."""
+        for table in self.tables:
+            for batch in table.stream():
+                for image, _ in records_of(batch.drop_columns(["labels"])):
+                    yield image
+
     def any_image_has(self, key: str) -> bool:
         """Whether some image has a further key, one that is no column."""
-        return any(
-            key in image
-            for table in self.tables
-            for batch in table.stream()
-            for image, _ in records_of(batch.drop_columns(["labels"]))
-        )
+        return any(key in image for image in self.images())
 
     def any_mask(self) -> bool:
         """Whether a label that counts has a mask."""
@@ -239,30 +254,36 @@ def _mapped(path: Path, data: dict, *, check_archives: bool) -> LabelSet:
         raise InputError(f"{verdicts}: no such file; it belongs to {path}") from error
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"{verdicts}: cut short, or no verdicts: {error}") from error
-    about = {"info": data["info"], "categories": data["categories"]}
-    return LabelSet(path, tables, about, batches)
+    return LabelSet(path, tables, data, batches)
 
 
 def as_dictionaries(path: str | Path) -> tuple[dict, dict]:
-    """A synthetic set in COCO's or LVIS's layout, all of it in memory: what is offered, and what is not.
-
-    LVIS: no category is claimed to be absent from an image (`neg_category_ids` is empty); one whose label was
-    rejected is not exhaustively labelled in it.
-
-    Returns:
-        (offered, rejected); the second has the key "rejected", labels with their "reason", and the images
-        concerned. Images are ordered by id, labels by image and id.
+    """A synthetic set in COCO's or LVIS's layout, all of it in memory: see `dictionaries`.
 
     Raises:
         InputError: not a synthetic set, or a table of it is gone or another one.
     """
     path = Path(path)
     data = read_json(path, "a synthetic set")
-    if "tables" not in data:
-        plain_set(data, path)
-        about = {"info": data.get("info") or {}, "categories": data["categories"]}
-        return data, about | {"images": [], "rejected": []}
-    labels = _mapped(path, data, check_archives=False)
+    is_plain = "tables" not in data
+    return dictionaries(plain_set(data, path) if is_plain else _mapped(path, data, check_archives=False))
+
+
+def dictionaries(labels: LabelSet) -> tuple[dict, dict]:
+    """A set in COCO's or LVIS's layout, all of it in memory: what is offered, and what is not.
+
+    LVIS: no category is claimed to be absent from an image (`neg_category_ids` is empty); one whose label was
+    rejected is not exhaustively labelled in it.
+
+    Returns:
+        (offered, rejected); the second has the key "rejected", labels with their "reason", and the images
+        concerned. Images are ordered by id, labels by id, those rejected by image and id; of a plain file
+        images as they stand, and labels by image.
+    """
+    data = labels.about
+    if labels.verdicts is None:
+        about = {"info": labels.info, "categories": labels.categories}
+        return labels.tables[0].as_coco(), about | {"images": [], "rejected": []}
     lvis = data["form"] == "lvis"
     batches = [batch for table in labels.tables for batch in table.batches]
     images, every, annotations, rejected = [], [], [], []

@@ -17,7 +17,7 @@ import numpy as np
 from gen4det.core.errors import InputError
 from gen4det.core.provenance import content_hash
 from gen4det.data.images import ImageStore, image_name
-from gen4det.data.label_sets import LabelSet, as_dictionaries, open_set
+from gen4det.data.label_sets import LabelSet, dictionaries, open_set
 from gen4det.data.label_tables import LabelTable
 
 
@@ -155,7 +155,7 @@ def open_synthetic(path: str | Path) -> tuple[LabelSet, ImageStore]:
     labels = open_set(path)
     images = ImageStore(labels.source.parent / labels.info["images"])
     if not labels.by_id:  # a plain file, which knows no sizes of archives
-        _look_for((labels.record(row)[0] for row in range(len(labels))), images, path)
+        _look_for(labels.images(), images, path)
     return labels, images
 
 
@@ -166,8 +166,8 @@ def load_synthetic(path: str | Path) -> tuple[dict, ImageStore]:
         RefusedInput: nothing was kept of what was drawn.
         InputError: not a synthetic set, or a shard or an image of it is gone or cut short.
     """
-    _, images = open_synthetic(path)
-    data, _ = as_dictionaries(path)
+    labels, images = open_synthetic(path)
+    data, _ = dictionaries(labels)
     _look_for(data["images"], images, path)
     return data, images
 

@@ -15,7 +15,7 @@ from gen4det.data.datasets import Dataset, Split, load_dataset
 from gen4det.data.images import image_name
 from gen4det.data.layouts.card import ExportSettings, card, effect
 from gen4det.data.layouts.folder import REAL, Part, check_target, export, finish_export, work_folder
-from gen4det.data.shards import load_synthetic
+from gen4det.data.shards import open_synthetic
 from gen4det.stages._cli import run, stage_parser, stage_settings
 
 log = logging.getLogger("gen4det.export")
@@ -71,15 +71,14 @@ def parts_of(dataset: Dataset, synthetic: Path, settings: ExportSettings) -> dic
     Raises:
         InputError: nothing was kept of what was drawn, or the real images are to be in it and there are none.
     """
-    data, images = load_synthetic(synthetic)
-    drawn = Part(settings.card.engine, data, images)
+    drawn = Part(settings.card.engine, *open_synthetic(synthetic))
     if not settings.merged:
         return {"train": [drawn]}
     return {"train": [_real(dataset.train), drawn], "val": [_real(dataset.validation)]}
 
 
 def _real(split: Split) -> Part:
-    return Part(REAL, split.load(), split.images)
+    return Part(REAL, split.labels(), split.images)
 
 
 def check_space(splits: dict[str, list[Part]], target: Path) -> None:
@@ -92,7 +91,7 @@ def check_space(splits: dict[str, list[Part]], target: Path) -> None:
         part.images.file_of(image_name(record))
         for parts in splits.values()
         for part in parts
-        for record in part.data["images"]
+        for record in part.labels.images()
     }
     needed = sum(os.stat(file).st_size for file in files if file.is_file())
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,11 @@
 """What a layout is: where images go, and what is written about them."""
 
+import contextlib
 import errno
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,8 +36,15 @@ def write_file(path: Path, content: bytes) -> None:
         InputError: the disk is full or the quota is used up.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with naming_full_disk(path):
         path.write_bytes(content)
+
+
+@contextlib.contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Raises InputError where the disk is full or the quota is used up."""
+    try:
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise InputError(f"{path}: {os.strerror(error.errno)}; make room and run it again") from error

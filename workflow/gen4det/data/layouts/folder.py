@@ -1,5 +1,6 @@
 """Export of a data set, image by image into a folder of its own: resumable, complete or not there."""
 
+import itertools
 import json
 import logging
 import os
@@ -7,14 +8,18 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+
+import numpy as np
 
 from gen4det.core.errors import InputError
 from gen4det.core.progress import progress
 from gen4det.core.provenance import write_json
-from gen4det.data.annotations import index_annotations, is_object
+from gen4det.data.annotations import is_object
 from gen4det.data.images import ImageStore, encode_image, image_name
-from gen4det.data.layouts.base import Layout, Picture, write_file
+from gen4det.data.label_sets import LabelSet
+from gen4det.data.layouts.base import Layout, Masks, Picture, write_file
 from gen4det.data.layouts.coco import Coco
 from gen4det.data.layouts.imagefolder import ImageFolder
 from gen4det.data.layouts.voc import Voc
@@ -38,9 +43,20 @@ class Part:
 
     origin: str
     """"real", or the name of an engine; begins the names of its files."""
-    data: dict
-    """COCO's dictionary, checked."""
+    labels: LabelSet
+    """Checked; read image by image."""
     images: ImageStore
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """Numbers of its images, in their order."""
+        return self.labels.rows_in_order()
+
+    def __iter__(self) -> Iterator[tuple[dict, list[dict]]]:
+        """Its images with their labels; those of an engine by their ids."""
+        for row in self.rows.tolist():
+            image, labels = self.labels.record(row)
+            yield image, sorted(labels, key=lambda label: label["id"]) if self.labels.by_id else labels
 
 
 @dataclass
@@ -62,6 +78,7 @@ def export(
 
     A call that was interrupted goes on: pictures of finished batches are not written again. Everything lies
     in a hidden folder beside the target until then. The disk is waited for once a batch, not for every file.
+    Labels are read and written image by image: memory does not grow with their number.
 
     Args:
         splits: "train", or "train" and "val".
@@ -75,16 +92,12 @@ def export(
     """
     check_target(target)
     work, safe = _work_folder(target, fingerprint)
-    objects = [it for parts in splits.values() for part in parts for it in part.data["annotations"]]
-    objects = [it for it in objects if is_object(it)]
-    outlined = sum(bool(it.get("segmentation")) for it in objects)
-    masks = "none" if not outlined else "all" if outlined == len(objects) else "some"
-    writer = LAYOUTS[layout](work, categories, tuple(splits), masks)
+    writer = LAYOUTS[layout](work, categories, tuple(splits), _masks(splits))
     done, stems, label_number, number = Exported(), set(), 0, 0
     for split, parts in splits.items():
         folder = work / writer.image_folder(split)
         folder.mkdir(parents=True, exist_ok=True)
-        total = sum(len(part.data["images"]) for part in parts)
+        total = sum(len(part.rows) for part in parts)
         for part, record, labels in progress(_images(parts), f"exporting {split}", "image", total=total):
             number += 1
             plain = part.origin != REAL or part.images.is_plain(image_name(record))
@@ -164,10 +177,18 @@ def _work_folder(target: Path, fingerprint: str) -> tuple[Path, int]:
 
 
 def _images(parts: list[Part]) -> Iterator[tuple[Part, dict, list[dict]]]:
-    for part in parts:
-        labels = index_annotations(part.data)
-        for record in part.data["images"]:
-            yield part, record, labels[record["id"]]
+    return ((part, record, labels) for part in parts for record, labels in part)
+
+
+def _masks(splits: dict[str, list[Part]]) -> Masks:
+    objects = outlined = 0
+    for part in itertools.chain.from_iterable(splits.values()):
+        for batch in part.labels.stream():
+            columns = batch.columns
+            counts = batch.offered & (columns.whole("iscrowd") == 0) & (columns.whole("ignore") == 0)
+            objects += int(counts.sum())
+            outlined += int((counts & batch.masked).sum())
+    return "none" if not outlined else "all" if outlined == objects else "some"
 
 
 def _file_name(part: Part, record: dict, stems: set[str], plain: bool) -> str:
