@@ -6,6 +6,7 @@ and changes of that code do not train them again.
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from mmdet.registry import MODELS
@@ -15,6 +16,7 @@ from torch import Tensor
 from gen4det.core.errors import InputError
 from gen4det.data.model_settings import ModelSource
 from gen4det.diffusion.frozen import FrozenFeatures, load_frozen
+from gen4det.diffusion.kept_features import KeptFeatures
 
 
 @MODELS.register_module()
@@ -34,6 +36,8 @@ class FrozenDiffusion(BaseModule):
         fingerprint: hash of its weights that the detector was trained with; filled in, too.
         precision: arithmetic of the U-Net.
         noise_seed: of evaluation.
+        kept_draws: noises of each image under which a training computes its features once and keeps them on
+            disk; 0: computed anew, under new noise, at each visit.
 
     Raises:
         InputError: no such model, or another one than the detector was trained with.
@@ -45,6 +49,7 @@ class FrozenDiffusion(BaseModule):
         fingerprint: str | None = None,
         precision: str = "float32",
         noise_seed: int = 0,
+        kept_draws: int = 0,
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
@@ -57,6 +62,8 @@ class FrozenDiffusion(BaseModule):
                 f"was trained on ({fingerprint}); give it the same, or train the detector again"
             )
         self.noise_seed = noise_seed
+        self.kept_draws = kept_draws
+        self._kept: KeptFeatures | None = None
         self._given: list[Tensor] | None = None
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -74,9 +81,16 @@ class FrozenDiffusion(BaseModule):
         if self._given is not None:
             return tuple(self._given)
         self.features.to(x.device)
+        if self.training and self._kept is not None:
+            return self._kept(x.float())
         shape = self.features.latent_shape(*x.shape[-2:])
         posterior, noise = (draw.to(x.device) for draw in self._noise(len(x), shape))
         return tuple(self.features(x.float(), posterior, noise))
+
+    def keep_features(self, folder: Path) -> None:
+        """From now on training keeps what it computes in a folder, if `kept_draws` says so."""
+        if self.kept_draws:
+            self._kept = KeptFeatures(self.features, folder, self.kept_draws)
 
     def _noise(self, images: int, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
         if self.training:

@@ -95,7 +95,8 @@ def train(
         raise InputError(
             f"{detector.config}: batch_size {config.batch_size} does not divide into {world_size} parts"
         )
-    if frozen := fit_diffusion(config.model, detector.diffusion, config=detector.config):
+    frozen = fit_diffusion(config.model, detector.diffusion, config=detector.config)
+    if frozen:
         fingerprint = fingerprint | {"diffusion model": frozen}
     masks = any(transform.get("with_mask") for transform in config.train_pipeline)
     data = DetectionDataset(
@@ -127,6 +128,8 @@ def train(
             background_ignored=data.background_ignored,
             categories_missing=data.categories_missing,
         )
+        if frozen:
+            model.backbone.keep_features(work.path / "features")
         model = _on_device(model, device, world_size)
         loop = functools.partial(
             TrainingLoop,
