@@ -8,8 +8,9 @@ import numpy as np
 from gen4det.core.provenance import file_hash
 from gen4det.data.datasets import DatasetDescriptor, SplitDescriptor, write_dataset, write_split
 from gen4det.data.images import ShardWriter, encode_image
+from gen4det.data.label_columns import Columns
 from gen4det.data.label_sets import OFFERED
-from gen4det.data.label_tables import Columns, LabelTable, write_table
+from gen4det.data.label_tables import LabelTable, write_table
 from gen4det.data.shards import archive_digest
 from gen4det.filters.measurements import Measurements
 from gen4det.filters.settings import FilterSettings

@@ -15,8 +15,9 @@ from gen4det.core.provenance import write_json
 from gen4det.data.annotations import category_counts
 from gen4det.data.datasets import DatasetDescriptor, load_dataset, write_dataset
 from gen4det.data.images import ShardWriter, encode_image
+from gen4det.data.label_columns import Columns
 from gen4det.data.label_sets import OFFERED, as_dictionaries
-from gen4det.data.label_tables import Columns, LabelTable, as_coco, write_table
+from gen4det.data.label_tables import LabelTable, as_coco, write_table
 from gen4det.data.masks import area_of_rle, box_of_rle, mask_to_rle, polygons_to_rle, rle_to_mask
 from gen4det.data.shards import load_synthetic, open_synthetic
 from gen4det.engines.base import Generated, Instance

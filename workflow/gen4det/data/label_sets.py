@@ -20,7 +20,8 @@ import pyarrow as pa
 from gen4det.core.errors import InputError, RefusedInput
 from gen4det.core.json_files import read_json
 from gen4det.data.annotations import frequency_group
-from gen4det.data.label_tables import Columns, LabelTable, four, records_of
+from gen4det.data.label_columns import Columns, array_of, four, known
+from gen4det.data.label_tables import LabelTable, records_of
 
 OFFERED, BY_ENGINE = 0, 255
 """Verdicts: nothing is against the label; the engine itself rejected it, its table says why."""
@@ -102,7 +103,7 @@ class LabelSet:
                 verdicts = self.verdicts[number]
                 offered = verdict_column(verdicts) == OFFERED
                 if "outline" in verdicts.schema.names:
-                    drawn_anew = verdicts.column("outline").is_valid().to_numpy(zero_copy_only=False)
+                    drawn_anew = known(verdicts.column("outline"))
                     boxes = np.where(drawn_anew[:, None], four(verdicts.column("bbox")), boxes)
             yield Batch(int(self._starts[number]), columns, offered, boxes, masked)
 
@@ -158,7 +159,7 @@ class LabelSet:
 
 def verdict_column(batch: pa.RecordBatch) -> np.ndarray:
     """Verdicts of a batch, uint8 (labels,)."""
-    return batch.column("verdict").to_numpy()
+    return array_of(batch.column("verdict"))
 
 
 def judged(labels: list[dict], verdicts: pa.RecordBatch) -> list[tuple[dict, int]]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from gen4det.core.errors import InputError
 from gen4det.core.settings import suggest
-from gen4det.data.label_tables import Columns
+from gen4det.data.label_columns import Columns
 from gen4det.filters.settings import FilterSettings
 
 LABEL_FILTERS = ("min_score", "min_box_side", "max_aspect_ratio", "min_area_fraction", "max_area_fraction")

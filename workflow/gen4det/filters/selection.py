@@ -18,8 +18,9 @@ import pyarrow as pa
 from gen4det.core.errors import InputError
 from gen4det.core.provenance import atomic_write
 from gen4det.data.datasets import Format
+from gen4det.data.label_columns import Columns, as_arrow
 from gen4det.data.label_sets import BY_ENGINE, OFFERED
-from gen4det.data.label_tables import Columns, LabelTable
+from gen4det.data.label_tables import LabelTable
 from gen4det.data.masks import area_of_rle, box_of_rle, polygons_to_rle, rle_to_polygons
 from gen4det.data.validation import TOLERANCE
 from gen4det.filters.measurements import Measurements
@@ -153,7 +154,7 @@ def check_labels(columns: Columns, offered: np.ndarray, categories: np.ndarray, 
     boxes = columns.boxes()
     size = np.stack([columns.of_image(side)[columns.image] for side in ("width", "height")], axis=1)
     corner, extent = boxes[:, :2], boxes[:, 2:]
-    masked, shape = columns.known("counts"), columns.field("size").fill_null([0, 0]).flatten().to_numpy()
+    masked, shape = columns.known("counts"), columns.mask_sizes()
     sound = {
         "no id": columns.known("id"),
         "unknown category": np.isin(columns.whole("category_id", -1), categories),
@@ -161,7 +162,7 @@ def check_labels(columns: Columns, offered: np.ndarray, categories: np.ndarray, 
         "box of zero area": (extent > 0).all(axis=1),
         "box outside its image": ((corner >= -TOLERANCE) & (corner + extent <= size + TOLERANCE)).all(axis=1),
         "no area": columns.numbers("area") > 0,
-        "mask of another size than its image": ~masked | (shape.reshape(-1, 2)[:, ::-1] == size).all(axis=1),
+        "mask of another size than its image": ~masked | (shape[:, ::-1] == size).all(axis=1),
     }
     for problem, fine in sound.items():
         if (bad := offered & ~fine).any():
@@ -193,11 +194,11 @@ def write_verdicts(
         for table, of_shard in zip(tables, selection.verdicts, strict=True):
             if segmentation == "rle":
                 for verdicts in of_shard:
-                    out.write_batch(pa.record_batch([pa.array(verdicts)], schema=schema))
+                    out.write_batch(pa.record_batch([as_arrow(verdicts)], schema=schema))
                 continue
             for columns, verdicts in zip(map(Columns, table.stream()), of_shard, strict=True):
                 out.write_batch(
-                    pa.record_batch([pa.array(verdicts), *_polygons(columns, verdicts)], schema=schema)
+                    pa.record_batch([as_arrow(verdicts), *_polygons(columns, verdicts)], schema=schema)
                 )
 
 

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from gen4det.core.provenance import seed_for
+from gen4det.data.label_columns import Columns, as_arrow
 from gen4det.data.label_sets import BY_ENGINE, OFFERED
-from gen4det.data.label_tables import Columns, records_of
+from gen4det.data.label_tables import records_of
 from gen4det.filters.agreement import LOW_IOU, LOW_SCORE, NO_MATCH, disagreements
 from gen4det.filters.label_filters import LABEL_FILTERS, failed_filters
 from gen4det.filters.measurements import Measurements
@@ -95,7 +96,7 @@ class Judgement:
         columns, places = self.columns, np.flatnonzero(self._passed())
         images = columns.of_image("id")[columns.image[places]].tolist()
         boxes, categories = columns.boxes()[places].tolist(), columns.whole("category_id")[places].tolist()
-        further = {name: columns.field(name).take(places).to_pylist() for name in more}
+        further = {name: columns.field(name).take(as_arrow(places)).to_pylist() for name in more}
         records = []
         for number, place in enumerate(places.tolist()):
             record = {"id": place, "image_id": images[number], "category_id": categories[number]}
