@@ -1,12 +1,14 @@
 """Annotation files: the dictionaries of COCO and LVIS v1 are the records; there is no private format."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 
 from gen4det.core.errors import InputError
 from gen4det.core.json_files import read_json
-from gen4det.core.provenance import write_json
+from gen4det.core.provenance import atomic_write
+from gen4det.data.spool import Spooled, kept
 
 RARE_UP_TO = 10
 COMMON_UP_TO = 100
@@ -33,12 +35,24 @@ def load_annotations(path: str | Path) -> dict:
 
 
 def write_annotations(path: str | Path, data: dict) -> None:
-    """Write atomically; sorted keys and no blanks, so that equal contents give equal bytes.
+    """Write atomically, record by record; sorted keys and no blanks, so that equal contents give equal bytes.
 
     Raises:
         InputError: the disk is full; nothing is left behind.
     """
-    write_json(path, data)
+    encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        for number, key in enumerate(sorted(data)):
+            file.write(f"{',' if number else '{'}{encode(key)}:")
+            value = data[key]
+            if not isinstance(value, list | Spooled):
+                file.write(encode(value))
+                continue
+            file.write("[")
+            for place, record in enumerate(value):
+                file.write("," * bool(place) + encode(record))
+            file.write("]")
+        file.write("}\n" if data else "{}\n")
 
 
 def index_annotations(data: dict) -> dict[int, list[dict]]:
@@ -59,11 +73,11 @@ def is_object(annotation: dict) -> bool:
 
 def category_counts(data: dict) -> dict[int, tuple[int, int]]:
     """{category id: (images with it, instances)} counted from the annotations; crowds are no objects."""
-    objects = [a for a in data["annotations"] if is_object(a)]
-    categories = np.array([a["category_id"] for a in objects], dtype=np.int64)
-    images = np.array([a["image_id"] for a in objects], dtype=np.int64)
+    objects = ((a["category_id"], a["image_id"]) for a in data["annotations"] if is_object(a))
+    pairs = np.fromiter(objects, dtype=np.dtype((np.int64, 2)))
+    categories = pairs[:, 0]
     instances = dict(zip(*(part.tolist() for part in np.unique(categories, return_counts=True)), strict=True))
-    pairs = np.unique(np.stack([categories, images], axis=1), axis=0)
+    pairs = np.unique(pairs, axis=0)
     holders = dict(zip(*(part.tolist() for part in np.unique(pairs[:, 0], return_counts=True)), strict=True))
     return {c["id"]: (holders.get(c["id"], 0), instances.get(c["id"], 0)) for c in data["categories"]}
 
@@ -119,15 +133,18 @@ def to_lvis(data: dict, training: dict | None = None) -> dict:
         categories.append(filled | category | {"frequency": groups.get(category["id"], "r")})
 
     known = [category["id"] for category in data["categories"]]
+    shown, crowded = ({image["id"]: set() for image in data["images"]} for _ in range(2))
+    for a in data["annotations"]:
+        shown[a["image_id"]].add(a["category_id"])
+        if a.get("iscrowd"):
+            crowded[a["image_id"]].add(a["category_id"])
     images = []
-    for image, annotations in zip(data["images"], index_annotations(data).values(), strict=True):
-        image = dict(image)
-        crowded = {a["category_id"] for a in annotations if a.get("iscrowd")}
+    for image in map(dict, data["images"]):
         if "not_exhaustive_category_ids" not in image:
-            image["not_exhaustive_category_ids"] = sorted(crowded)
+            image["not_exhaustive_category_ids"] = sorted(crowded[image["id"]])
         if "neg_category_ids" not in image:
-            present = {a["category_id"] for a in annotations}
+            present = shown[image["id"]]
             image["neg_category_ids"] = [category for category in known if category not in present]
         images.append(image)
-    annotations = [a for a in data["annotations"] if not a.get("iscrowd")]
+    annotations = kept(data["annotations"], lambda a: not a.get("iscrowd"))
     return data | {"images": images, "annotations": annotations, "categories": categories}

@@ -20,6 +20,7 @@ import pyarrow as pa
 from gen4det.core.errors import InputError
 from gen4det.core.provenance import atomic_write
 from gen4det.data.annotations import index_annotations
+from gen4det.data.spool import Spooled
 
 LABELS_PER_BATCH = 16_384
 """A batch ends with the image that fills it; readers look at one batch at a time."""
@@ -123,7 +124,8 @@ def _about(data: dict) -> dict:
 
 
 def _by_image(data: dict) -> Iterator[tuple[dict, list[dict]]]:
-    annotations = index_annotations(data)
+    labels = data["annotations"]
+    annotations = labels.by_image() if isinstance(labels, Spooled) else index_annotations(data)
     rejected = index_annotations({"images": data["images"], "annotations": data.get("rejected", [])})
     return ((image, annotations[image["id"]] + rejected[image["id"]]) for image in data["images"])
 

@@ -23,6 +23,7 @@ from gen4det.data.pictures_seen import FOLDER, UNSEEN, own_files, seen_file, wri
 from gen4det.data.records import normalised
 from gen4det.data.source_settings import PhotographsDataset
 from gen4det.data.sources.own import read_splits
+from gen4det.data.spool import changed
 from gen4det.data.validation import check_images, validate_annotations
 
 log = logging.getLogger(__name__)
@@ -225,13 +226,17 @@ def _with_areas(data: dict) -> dict:
     """Fill in missing areas: pixels of the mask, or of the box where there is no mask."""
     if all("area" in annotation for annotation in data["annotations"]):
         return data
-    areas = measure_regions(data).areas.tolist()
-    pairs = zip(data["annotations"], areas, strict=True)
-    return data | {"annotations": [{"area": area} | annotation for annotation, area in pairs]}
+    pairs = zip(data["annotations"], measure_regions(data).areas.tolist(), strict=True)
+    areas = {annotation["id"]: area for annotation, area in pairs if "area" not in annotation}
+
+    def with_area(annotation: dict) -> dict:
+        return annotation if "area" in annotation else {"area": areas[annotation["id"]]} | annotation
+
+    return data | {"annotations": changed(data["annotations"], with_area)}
 
 
 def _with_crowds(data: dict) -> dict:
-    return data | {"annotations": [{"iscrowd": 0} | annotation for annotation in data["annotations"]]}
+    return data | {"annotations": changed(data["annotations"], lambda it: {"iscrowd": 0} | it)}
 
 
 def _is_federated(data: dict) -> bool:

@@ -7,7 +7,6 @@ from pathlib import Path
 from gen4det.core.errors import InputError
 from gen4det.core.provenance import file_hash
 from gen4det.core.settings import suggest
-from gen4det.data.annotations import load_annotations
 from gen4det.data.archives import DamagedArchive, unpack
 from gen4det.data.datasets import DatasetDescriptor, SplitDescriptor, write_dataset, write_split
 from gen4det.data.download import fetch, partial, probe, require_space
@@ -17,6 +16,7 @@ from gen4det.data.images import ImageStore
 from gen4det.data.mirrors import Places, SplitPlace, find_mirrored
 from gen4det.data.photographs import complete_splits, summary
 from gen4det.data.registry import RegisteredDataset, RegisteredFile, Registry, load_registry
+from gen4det.data.spool import load_spooled
 from gen4det.data.validation import drop_unusable, validate_annotations
 from gen4det.data.voc import voc_annotations
 
@@ -95,7 +95,9 @@ def prepare_public(name: str, settings: DownloadDataset, output: str | Path, *, 
     located = {split: places.split(getattr(dataset, split)) for split in ("train", "val")}
     obtain({file: entry for file, entry in files.items() if file not in found}, folder, pause=pause)
 
-    loaded = {split: _load(place, is_validation=split == "val") for split, place in located.items()}
+    loaded = {
+        split: _load(place, output.parent, is_validation=split == "val") for split, place in located.items()
+    }
     completed = complete_splits(loaded["train"], loaded["val"], dataset.format, settings.dataset)
     splits = {}
     for (split, place), data in zip(located.items(), completed, strict=True):
@@ -129,11 +131,12 @@ def _registered(registry: Registry, settings: DownloadDataset) -> RegisteredData
     return registry.datasets[settings.dataset]
 
 
-def _load(place: SplitPlace, *, is_validation: bool) -> dict:
-    """Annotations of a split, without the unusable ones, every image of which is there."""
+def _load(place: SplitPlace, folder: Path, *, is_validation: bool) -> dict:
+    """Annotations of a split, without the unusable ones, every image of which is there; those of COCO and
+    LVIS on the disk of a folder, whatever their number."""
     source = place.annotations or place.images
     if place.annotations:
-        data = load_annotations(source)
+        data = load_spooled(source, folder)
     else:
         data = voc_annotations(source, list(place.voc), difficult_as_crowd=is_validation)
     data, dropped = drop_unusable(data, source)

@@ -1,6 +1,7 @@
 """Records of annotation files: ids, names, references, and the type of every field that is read anywhere."""
 
 import math
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,8 +86,8 @@ def check_records(data: dict, source: str | Path) -> None:
 
 def _check_fields(data: dict, source: str | Path) -> None:
     for records, rules in OPTIONAL.items():
-        for key, (is_sound, expected) in rules.items():
-            for record in data[records]:
+        for record in data[records]:
+            for key, (is_sound, expected) in rules.items():
                 if key in record and not is_sound(record[key]):
                     raise InputError(
                         f"{source}: {_KINDS[records]} {record['id']}: {key} must be {expected}, or left out "
@@ -150,8 +151,12 @@ def _check_names(data: dict, source: str | Path) -> None:
 def _integers(records: list[dict], kind: str, key: str, source: str | Path) -> np.ndarray:
     """One whole number per record, int64."""
     try:
-        values = [record[key] for record in records]
-        if set(map(type, values)) <= {int}:  # true and false would pass for 1 and 0
+        values = array("q")
+        for record in records:
+            if type(value := record[key]) is not int:  # true and false would pass for 1 and 0
+                break
+            values.append(value)
+        else:
             return np.array(values, dtype=np.int64)
     except (KeyError, TypeError, OverflowError):
         pass  # the record at fault is looked for below

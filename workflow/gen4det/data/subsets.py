@@ -20,6 +20,7 @@ from gen4det.data.datasets import (
     write_split,
 )
 from gen4det.data.source_settings import SubsetDataset
+from gen4det.data.spool import kept, load_spooled
 
 
 def write_subset(
@@ -40,7 +41,7 @@ def write_subset(
     """
     output = Path(output)
     dataset = load_dataset(whole)
-    everything = dataset.train.load()
+    everything = load_spooled(dataset.train.annotations_path, output.parent)
     labelled = everything
     if settings.labels != "all":
         labelled = of_base_categories(everything, settings, dataset.train.annotations_path)
@@ -79,8 +80,8 @@ def of_base_categories(annotations: dict, settings: SubsetDataset, source: str |
             known = "no LVIS group tells" if settings.labels == "not-rare" else "name a file of them in split"
             raise InputError(f"{source}: no category is {kind}; {known}")
     base = {category["id"] for category in categories if category.get("split") == "base"}
-    kept = [label for label in annotations["annotations"] if label["category_id"] in base]
-    return annotations | {"categories": categories, "annotations": kept}
+    labels = kept(annotations["annotations"], lambda label: label["category_id"] in base)
+    return annotations | {"categories": categories, "annotations": labels}
 
 
 def restrict(annotations: dict, share: float, seed: int) -> dict:
@@ -95,7 +96,7 @@ def restrict(annotations: dict, share: float, seed: int) -> dict:
     chosen = {image["id"] for image in ranked[: max(1, round(share * len(ranked)))]}
     restricted = annotations | {
         "images": [image for image in annotations["images"] if image["id"] in chosen],
-        "annotations": [label for label in annotations["annotations"] if label["image_id"] in chosen],
+        "annotations": kept(annotations["annotations"], lambda label: label["image_id"] in chosen),
     }
     counts, groups = category_counts(restricted), counted_groups(restricted)
     restricted["categories"] = [_counted(category, counts, groups) for category in annotations["categories"]]

@@ -14,6 +14,7 @@ from gen4det.data.annotations import is_object
 from gen4det.data.images import ImageStore, image_name
 from gen4det.data.masks import run_lengths
 from gen4det.data.records import check_records
+from gen4det.data.spool import kept
 
 TOLERANCE = 1.0
 """Pixels by which boxes and polygons may exceed their image. Real files do, by rounding: annotation tools
@@ -21,8 +22,8 @@ count the last pixel as W - 1 or as W. Nothing is clipped; detectors and evaluat
 
 _SINGLE = "set iscrowd to 0 where a region is one object (some tools write 1 for every brushed mask)"
 
-CHUNK = 100_000
-"""Annotations whose polygon coordinates are looked at together; bounds the memory."""
+CHUNK = 20_000
+"""Annotations that are looked at together; bounds the memory."""
 
 
 def validate_annotations(
@@ -119,12 +120,15 @@ def geometry_problems(data: dict) -> list[tuple[int, str]]:
     """
     annotations = data["annotations"]
     size_of = {image["id"]: (image["width"], image["height"]) for image in data["images"]}
-    sizes = np.array([size_of[a["image_id"]] for a in annotations], dtype=np.float64).reshape(-1, 2)
-    problems = _box_problems(annotations, sizes)
+    pairs = (size_of[a["image_id"]] for a in annotations)
+    sizes = np.fromiter(pairs, dtype=np.dtype((np.float64, 2)), count=len(annotations))
+    problems: dict[int, str] = {}
     for start in range(0, len(annotations), CHUNK):
-        stop = start + CHUNK
-        for position, reason in _mask_problems(annotations[start:stop], sizes[start:stop]):
-            problems.setdefault(start + position, reason)
+        some, of_some = annotations[start : start + CHUNK], sizes[start : start + CHUNK]
+        found = _box_problems(some, of_some)
+        for position, reason in _mask_problems(some, of_some):
+            found.setdefault(position, reason)
+        problems |= {start + position: reason for position, reason in found.items()}
     return sorted(problems.items())
 
 
@@ -141,10 +145,9 @@ def drop_unusable(data: dict, source: str | Path) -> tuple[dict, list[str]]:
     problems = geometry_problems(data)
     if not problems:
         return data, []
-    dropped = {index for index, _ in problems}
-    kept = [annotation for index, annotation in enumerate(data["annotations"]) if index not in dropped]
-    texts = [f"{data['annotations'][index]['id']} ({reason})" for index, reason in problems]
-    return data | {"annotations": kept}, texts
+    dropped = {data["annotations"][index]["id"]: reason for index, reason in problems}
+    annotations = kept(data["annotations"], lambda annotation: annotation["id"] not in dropped)
+    return data | {"annotations": annotations}, [f"{it} ({reason})" for it, reason in dropped.items()]
 
 
 def _box_problems(annotations: list[dict], sizes: np.ndarray) -> dict[int, str]:
