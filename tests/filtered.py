@@ -41,7 +41,7 @@ def write_filtered(
     write_dataset(folder / "dataset.json", DatasetDescriptor(name="names", format=form, train=train))
     arguments = Namespace(
         dataset=folder / "dataset.json", shards=shards, output=output,
-        aesthetic=[], calibration=None, detections=[],
+        aesthetic=[], calibration=None, detections=[], workers=1,
     )  # fmt: skip
     stage.choose(arguments, settings or FilterSettings(), {str(path): file_hash(path) for path in shards})
     return output

@@ -31,7 +31,7 @@ rule filter:
     shell:
         "python -m gen4det.stages.filter --settings {params.job:q} --dataset {input.dataset:q}"
         " --shards {input.shards:q} --aesthetic {input.aesthetic:q} --calibration {input.calibration:q}"
-        " --detections {input.detections:q} --output {output.synthetic:q}"
+        " --detections {input.detections:q} --workers {threads} --output {output.synthetic:q}"
         " 2>&1 | tee_log {log:q}"
 
 

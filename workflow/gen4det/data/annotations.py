@@ -8,7 +8,7 @@ import numpy as np
 from gen4det.core.errors import InputError
 from gen4det.core.json_files import read_json
 from gen4det.core.provenance import atomic_write
-from gen4det.data.spool import Spooled, kept
+from gen4det.data.spool import Spooled, kept, without_masks
 
 RARE_UP_TO = 10
 COMMON_UP_TO = 100
@@ -73,7 +73,8 @@ def is_object(annotation: dict) -> bool:
 
 def category_counts(data: dict) -> dict[int, tuple[int, int]]:
     """{category id: (images with it, instances)} counted from the annotations; crowds are no objects."""
-    objects = ((a["category_id"], a["image_id"]) for a in data["annotations"] if is_object(a))
+    labels = without_masks(data["annotations"])
+    objects = ((a["category_id"], a["image_id"]) for a in labels if is_object(a))
     pairs = np.fromiter(objects, dtype=np.dtype((np.int64, 2)))
     categories = pairs[:, 0]
     instances = dict(zip(*(part.tolist() for part in np.unique(categories, return_counts=True)), strict=True))
@@ -134,7 +135,7 @@ def to_lvis(data: dict, training: dict | None = None) -> dict:
 
     known = [category["id"] for category in data["categories"]]
     shown, crowded = ({image["id"]: set() for image in data["images"]} for _ in range(2))
-    for a in data["annotations"]:
+    for a in without_masks(data["annotations"]):
         shown[a["image_id"]].add(a["category_id"])
         if a.get("iscrowd"):
             crowded[a["image_id"]].add(a["category_id"])

@@ -23,7 +23,7 @@ from gen4det.data.pictures_seen import FOLDER, UNSEEN, own_files, seen_file, wri
 from gen4det.data.records import normalised
 from gen4det.data.source_settings import PhotographsDataset
 from gen4det.data.sources.own import read_splits
-from gen4det.data.spool import changed
+from gen4det.data.spool import changed, without_masks
 from gen4det.data.validation import check_images, validate_annotations
 
 log = logging.getLogger(__name__)
@@ -224,7 +224,7 @@ def _image_hashes(data: dict, images: ImageStore) -> dict[str, str]:
 
 def _with_areas(data: dict) -> dict:
     """Fill in missing areas: pixels of the mask, or of the box where there is no mask."""
-    if all("area" in annotation for annotation in data["annotations"]):
+    if all("area" in annotation for annotation in without_masks(data["annotations"])):
         return data
     pairs = zip(data["annotations"], measure_regions(data).areas.tolist(), strict=True)
     areas = {annotation["id"]: area for annotation, area in pairs if "area" not in annotation}
@@ -243,7 +243,7 @@ def _is_federated(data: dict) -> bool:
     """Whether some image leaves open if it shows a category."""
     categories = {category["id"] for category in data["categories"]}
     shown: dict[int, set[int]] = {image["id"]: set() for image in data["images"]}
-    for annotation in data["annotations"]:
+    for annotation in without_masks(data["annotations"]):
         shown[annotation["image_id"]].add(annotation["category_id"])
     return any(
         image.get("not_exhaustive_category_ids")

@@ -9,6 +9,7 @@ import numpy as np
 
 from gen4det.core.errors import InputError
 from gen4det.data.images import image_name
+from gen4det.data.spool import without_masks
 
 Rule = tuple[Callable[[object], bool], str]
 
@@ -54,6 +55,7 @@ _KINDS = {"images": "image", "annotations": "annotation", "categories": "categor
 
 def check_records(data: dict, source: str | Path) -> None:
     """Ids, names, references and types of fields. Raises InputError for the first problem."""
+    data = data | {"annotations": without_masks(data["annotations"])}
     if not data["images"]:
         raise InputError(f"{source}: no images")
     if not data["categories"]:

@@ -27,14 +27,14 @@ class Spooled(Sequence):
     """Records in a temporary file, or some of them, perhaps changed; read anew whenever they are asked for.
 
     Args:
-        file: where they lie one behind the other.
-        starts: (all + 1,) where records begin in it.
+        files: where their parts lie one behind the other: all but the masks, and the masks.
+        starts: (all + 1,) where the parts begin, of each file.
         rows: (N,) numbers of those that count, ascending.
         changes: applied to a record one after the other; they return another one.
     """
 
-    def __init__(self, file, starts: np.ndarray, rows: np.ndarray, changes: tuple[Callable, ...] = ()):
-        self._file, self._starts, self._rows, self._changes = file, starts, rows, changes
+    def __init__(self, files: tuple, starts: tuple, rows: np.ndarray, changes: tuple[Callable, ...] = ()):
+        self._files, self._starts, self._rows, self._changes = files, starts, rows, changes
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -51,26 +51,38 @@ class Spooled(Sequence):
     def _read(self, rows: np.ndarray) -> Iterator[dict]:
         if not len(rows):
             return
-        starts, stops = self._starts[rows].tolist(), self._starts[rows + 1].tolist()
-        block = memoryview(os.pread(self._file.fileno(), stops[-1] - starts[0], starts[0]))
-        for start, stop in zip(starts, stops, strict=True):
-            record = marshal.loads(block[start - starts[0] : stop - starts[0]])
+        parts = [_pieces(*part, rows) for part in zip(self._files, self._starts, strict=True)]
+        for record, *mask in zip(*parts, strict=True):
+            record = marshal.loads(record)
+            if mask and mask[0]:
+                record["segmentation"] = marshal.loads(mask[0])
             for change in self._changes:
                 record = change(record)
             yield record
 
+    def without_masks(self) -> "Spooled":
+        """The same, read without their masks, which are most of their bytes."""
+        return Spooled(self._files[:1], self._starts[:1], self._rows, self._changes)
+
     def kept(self, keep: Callable[[dict], bool]) -> "Spooled":
         """Those of which it is true."""
         mask = np.fromiter(map(keep, self), dtype=bool, count=len(self))
-        return Spooled(self._file, self._starts, self._rows[mask], self._changes)
+        return Spooled(self._files, self._starts, self._rows[mask], self._changes)
 
     def changed(self, change: Callable[[dict], dict]) -> "Spooled":
         """The same, changed one by one."""
-        return Spooled(self._file, self._starts, self._rows, (*self._changes, change))
+        return Spooled(self._files, self._starts, self._rows, (*self._changes, change))
 
     def by_image(self) -> "ByImage":
         """The same, found by their images."""
         return ByImage(self)
+
+
+def _pieces(file, starts: np.ndarray, rows: np.ndarray) -> Iterator[memoryview]:
+    first, last = int(starts[rows[0]]), int(starts[rows[-1] + 1])
+    block = memoryview(os.pread(file.fileno(), last - first, first))
+    for start, stop in zip((starts[rows] - first).tolist(), (starts[rows + 1] - first).tolist(), strict=True):
+        yield block[start:stop]
 
 
 class ByImage:
@@ -78,7 +90,8 @@ class ByImage:
 
     def __init__(self, records: Spooled):
         self._records = records
-        images = np.fromiter((it["image_id"] for it in records), dtype=np.int64, count=len(records))
+        images = (it["image_id"] for it in records.without_masks())
+        images = np.fromiter(images, dtype=np.int64, count=len(records))
         self._order = np.argsort(images, kind="stable")
         self._images = images[self._order]
 
@@ -90,14 +103,19 @@ class ByImage:
 class _Writer:
     def __init__(self, folder: str | Path):
         Path(folder).mkdir(parents=True, exist_ok=True)
-        self._folder, self._starts = folder, array("q", [0])
-        self._file = tempfile.TemporaryFile(dir=folder)  # it goes with the last reference to it
+        self._folder, self._starts = folder, (array("q", [0]), array("q", [0]))
+        self._files = tuple(tempfile.TemporaryFile(dir=folder) for _ in range(2))  # they go with us
 
     def add(self, record: object) -> None:
-        content = marshal.dumps(record)
-        with self._naming():
-            self._file.write(content)
-        self._starts.append(self._starts[-1] + len(content))
+        mask = b""
+        if isinstance(record, dict) and "segmentation" in record:
+            mask = marshal.dumps(record.pop("segmentation"))
+        for file, starts, content in zip(
+            self._files, self._starts, (marshal.dumps(record), mask), strict=True
+        ):
+            with self._naming():
+                file.write(content)
+            starts.append(starts[-1] + len(content))
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
@@ -108,8 +126,10 @@ class _Writer:
 
     def finish(self) -> Spooled:
         with self._naming():
-            self._file.flush()
-        return Spooled(self._file, np.array(self._starts), np.arange(len(self._starts) - 1))
+            for file in self._files:
+                file.flush()
+        starts = tuple(map(np.array, self._starts))
+        return Spooled(self._files, starts, np.arange(len(starts[0]) - 1))
 
 
 def load_spooled(path: str | Path, folder: str | Path) -> dict:
@@ -132,6 +152,11 @@ def load_spooled(path: str | Path, folder: str | Path) -> dict:
 def kept(records: Records, keep: Callable[[dict], bool]) -> Records:
     """Those records of which it is true; on the disk where they were."""
     return records.kept(keep) if isinstance(records, Spooled) else [it for it in records if keep(it)]
+
+
+def without_masks(records: Records) -> Records:
+    """All records; where they lie on the disk, without reading their masks."""
+    return records.without_masks() if isinstance(records, Spooled) else records
 
 
 def changed(records: Records, change: Callable[[dict], dict]) -> Records:

@@ -14,7 +14,7 @@ from gen4det.data.annotations import is_object
 from gen4det.data.images import ImageStore, image_name
 from gen4det.data.masks import run_lengths
 from gen4det.data.records import check_records
-from gen4det.data.spool import kept
+from gen4det.data.spool import kept, without_masks
 
 TOLERANCE = 1.0
 """Pixels by which boxes and polygons may exceed their image. Real files do, by rounding: annotation tools
@@ -22,7 +22,7 @@ count the last pixel as W - 1 or as W. Nothing is clipped; detectors and evaluat
 
 _SINGLE = "set iscrowd to 0 where a region is one object (some tools write 1 for every brushed mask)"
 
-CHUNK = 20_000
+CHUNK = 5_000
 """Annotations that are looked at together; bounds the memory."""
 
 
@@ -77,7 +77,7 @@ def validate_annotations(
 def categories_without_objects(data: dict) -> tuple[list[str], list[str]]:
     """Names of the categories without any annotation, and of those whose every region is to be ignored."""
     seen: dict[int, bool] = {}
-    for annotation in data["annotations"]:
+    for annotation in without_masks(data["annotations"]):
         key = annotation["category_id"]
         seen[key] = seen.get(key, False) or is_object(annotation)
     empty = [category["name"] for category in data["categories"] if category["id"] not in seen]
@@ -120,7 +120,7 @@ def geometry_problems(data: dict) -> list[tuple[int, str]]:
     """
     annotations = data["annotations"]
     size_of = {image["id"]: (image["width"], image["height"]) for image in data["images"]}
-    pairs = (size_of[a["image_id"]] for a in annotations)
+    pairs = (size_of[a["image_id"]] for a in without_masks(annotations))
     sizes = np.fromiter(pairs, dtype=np.dtype((np.float64, 2)), count=len(annotations))
     problems: dict[int, str] = {}
     for start in range(0, len(annotations), CHUNK):

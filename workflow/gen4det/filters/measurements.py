@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gen4det.core.errors import InputError
 from gen4det.core.json_files import read_json
-from gen4det.filters.settings import AestheticSettings, AgreementSettings
+from gen4det.filters.settings import AestheticSettings, AgreementSettings, FilterSettings
 
 
 @dataclass(frozen=True)
@@ -127,31 +127,90 @@ class DetectionFiles:
         return data["detections"]
 
 
+class Beside:
+    """What the enabled filters need beside the labels, shard by shard, in any order.
+
+    Args:
+        scores, detections: files of `rate` and `detect`, one per shard.
+        calibration: file of `calibrate`.
+        identities: of the shards, see `data.shards.shard_identity`.
+        training_hash: hash of the training split.
+
+    Attributes:
+        threshold: least aesthetic score; None where that filter is off.
+
+    Raises:
+        InputError: measurements are missing, or the first shard's are of other images, another split or other
+            models.
+    """
+
+    def __init__(
+        self,
+        settings: FilterSettings,
+        identities: list[dict],
+        training_hash: str,
+        *,
+        scores: list[str] = (),
+        calibration: str | None = None,
+        detections: list[str] = (),
+    ):
+        self.threshold: float | None = None
+        self._scores = self._detections = None
+        if settings.aesthetic.enabled:
+            self._scores = ScoreFiles(scores, identities)
+        if settings.agreement.enabled:
+            self._detections = DetectionFiles(
+                detections, identities, settings.agreement, training_hash=training_hash
+            )
+        self._first = self._of(0)  # tells by which models all others have to be
+        if self._scores is not None:
+            self.threshold = read_threshold(
+                calibration, settings.aesthetic, training_hash=training_hash, models=self._scores.models
+            )
+
+    def of(self, shard: int) -> Measurements:
+        """Measurements of one shard.
+
+        Raises:
+            InputError: they are of other images, another split or other models.
+        """
+        scores, detections = self._first if shard == 0 else self._of(shard)
+        return Measurements(scores, self.threshold, detections)
+
+    def _of(self, shard: int) -> tuple[dict, dict]:
+        scores = {} if self._scores is None else self._scores.of(shard)
+        return scores, {} if self._detections is None else self._detections.of(shard)
+
+
 class _ShardFiles:
-    """One file per shard, in any order; the one expected is opened first, so that most are read once."""
+    """One file per shard, whatever their names; the one expected is opened first, so that most are read
+    once."""
 
     def __init__(self, paths: list[str | Path], identities: list[dict], what: str, keys: tuple[str, ...]):
         if len(paths) != len(identities):
             raise InputError(f"filter: {len(identities)} shards, but {len(paths)} files of {what}")
-        self._left = sorted(map(Path, paths), key=lambda path: path.name)
+        self._paths = sorted(map(Path, paths), key=lambda path: path.name)
         self._identities, self._what, self._keys = identities, what, keys
+        self._found: dict[int, Path] = {}
 
     def of(self, shard: int) -> tuple[Path, dict]:
         """(path, contents) of the file of a shard; raises if a file is not of a shard, or the shard has
         none."""
-        for path in list(self._left):
+        if shard in self._found:
+            return self._found[shard], _read(self._found[shard], self._what, ("of", *self._keys))
+        for path in [self._paths[shard], *self._paths]:
+            if path in self._found.values():
+                continue
             data = _read(path, self._what, ("of", *self._keys))
             number = data["of"].get("shard")
             if number not in range(len(self._identities)) or data["of"] != self._identities[number]:
                 raise InputError(f"{path}: {self._what} of other images than the shards hold; measure again")
-            if number < shard:
+            if number in self._found:
                 raise InputError(f"{path}: {self._what} of shard {number} are given twice")
+            self._found[number] = path
             if number == shard:
-                self._left.remove(path)
                 return path, data
-        raise InputError(
-            f"{self._left[0]}: {self._what} of its shard are given twice, and none of shard {shard}"
-        )
+        raise AssertionError(f"as many {self._what} as shards, none twice, and none of shard {shard}")
 
 
 def _read(path: str | Path, what: str, keys: tuple[str, ...]) -> dict:

@@ -9,7 +9,11 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +70,14 @@ class Tally:
             for category, count in _counted(categories[labels & drawn]).items():
                 self.rejected[category, reason] += count
 
+    def join(self, other: "Tally") -> None:
+        """Add what was counted of other images."""
+        self.images += other.images
+        self.labelled += other.labelled
+        for name in ("kept", "rejected", "reasons", "instances", "holders"):
+            getattr(self, name).update(getattr(other, name))
+        self.offered |= other.offered
+
 
 def _counted(values: np.ndarray) -> dict[int, int]:
     return dict(zip(*(part.tolist() for part in np.unique(values, return_counts=True)), strict=True))
@@ -91,18 +103,41 @@ class Selection:
     tally: Tally
 
 
+@dataclass(frozen=True)
+class JudgedShard:
+    """What is known of one shard without the others."""
+
+    verdicts: list[np.ndarray]
+    """Per batch of its table, (labels,) uint8."""
+    images: np.ndarray
+    """Ids of all images, int64."""
+    labelled: np.ndarray
+    """Ids of those with a generated object that passed."""
+    tally: Tally
+
+
+SHARDS_APART = 16
+"""Shards from which on other processes are worth their start."""
+
+
 def select(
     tables: list[LabelTable],
     categories: list[dict],
     settings: FilterSettings,
     measured: Callable[[int], Measurements] = lambda shard: Measurements(),
+    *,
+    processes: int = 1,
 ) -> Selection:
     """Judge the labels of all shards of a run.
+
+    Each shard is judged for itself; what `max_images` offers of all is chosen and counted in the end.
 
     Args:
         tables: of all shards, as `data.shards.open_run` gives them.
         categories: of the training split the engine generated for; they are those of the set.
         measured: from the number of a shard to what filters look at beside its labels.
+        processes: how many share the shards, from `SHARDS_APART` shards on; they change no result. `measured`
+            must then be picklable.
 
     Raises:
         InputError: the shards know categories that the training split does not have, or hold broken labels.
@@ -115,29 +150,80 @@ def select(
                 f"shards: drawn for another data set: their category {identifier} is {name!r}, "
                 f"here it is {names.get(identifier)!r}"
             )
-    known, tally, verdicts, labelled, images = np.array(sorted(names)), Tally(), [], [], []
-    for number, table in enumerate(tables):
-        beside, of_shard = measured(number), []
-        for columns in map(Columns, table.stream()):
-            judged = Judgement(columns, settings, beside)
-            check_labels(columns, judged.verdicts == OFFERED, known, table.path)
-            of_shard.append(judged.verdicts)
-            images.append(columns.of_image("id").copy())
-            if settings.max_images is None:
-                tally.add(columns, judged.verdicts)
-            else:
-                labelled.append(images[-1][judged.labelled])
-        verdicts.append(of_shard)
-    ids, times = np.unique(np.concatenate([*images, np.empty(0, np.int64)]), return_counts=True)
-    if (times > 1).any():
-        raise InputError(f"shards: image id {ids[times > 1][0]} is used {times[times > 1][0]} times")
-    if settings.max_images is not None:
-        offered = offered_images(np.concatenate([*labelled, np.empty(0, np.int64)]), settings.max_images)
-        for table, of_shard in zip(tables, verdicts, strict=True):
-            for columns, codes in zip(map(Columns, table.stream()), of_shard, strict=True):
-                refuse_beyond(columns, codes, offered)
-                tally.add(columns, codes)
+    judge = partial(judge_shard, settings=settings, categories=np.array(sorted(names)))
+    numbers, verdicts, labelled, images, tally = range(len(tables)), [], [], [], Tally()
+    with _several(processes if len(tables) >= SHARDS_APART else 1) as each:
+        judged = (judge(table, measured(number)) for number, table in enumerate(tables))
+        if each is not map:
+            judged = each(partial(_judge_elsewhere, judge, measured), numbers, [it.path for it in tables])
+        for shard in judged:
+            verdicts.append(shard.verdicts)
+            images.append(shard.images)
+            labelled.append(shard.labelled)
+            tally.join(shard.tally)
+        ids, times = np.unique(np.concatenate(images), return_counts=True)
+        if (times > 1).any():
+            raise InputError(f"shards: image id {ids[times > 1][0]} is used {times[times > 1][0]} times")
+        if settings.max_images is not None:
+            offered = offered_images(np.concatenate(labelled), settings.max_images)
+            sources = tables if each is map else [it.path for it in tables]
+            tally, before, verdicts = Tally(), verdicts, []
+            for found, counts in each(partial(_without_spare, offered), sources, before):
+                verdicts.append(found)
+                tally.join(counts)
     return Selection(verdicts, tally)
+
+
+@contextmanager
+def _several(processes: int) -> Iterator[Callable]:
+    """`map`, in this process or, in order, in several."""
+    if processes <= 1:
+        yield map
+        return
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        try:
+            yield pool.map
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def judge_shard(
+    table: LabelTable, measured: Measurements, *, settings: FilterSettings, categories: np.ndarray
+) -> JudgedShard:
+    """Judge the labels of a shard by all filters but `max_images`, a batch at a time.
+
+    Args:
+        categories: sorted ids of the data set.
+
+    Raises:
+        InputError: broken labels, see `check_labels`.
+    """
+    verdicts, images, labelled, tally = [], [], [], Tally()
+    for columns in map(Columns, table.stream()):
+        judged = Judgement(columns, settings, measured)
+        check_labels(columns, judged.verdicts == OFFERED, categories, table.path)
+        verdicts.append(judged.verdicts)
+        images.append(columns.of_image("id").copy())
+        labelled.append(images[-1][judged.labelled])
+        if settings.max_images is None:  # else it is counted when that is known
+            tally.add(columns, judged.verdicts)
+    none = np.empty(0, np.int64)
+    return JudgedShard(verdicts, np.concatenate([none, *images]), np.concatenate([none, *labelled]), tally)
+
+
+def _judge_elsewhere(judge: Callable, measured: Callable, number: int, path: Path) -> JudgedShard:
+    return judge(LabelTable.open(path), measured(number))
+
+
+def _without_spare(
+    offered: np.ndarray, table: LabelTable | Path, verdicts: list[np.ndarray]
+) -> tuple[list[np.ndarray], Tally]:
+    """Verdicts with those on images beyond `max_images`, and what is counted then."""
+    table, tally = table if isinstance(table, LabelTable) else LabelTable.open(table), Tally()
+    for columns, codes in zip(map(Columns, table.stream()), verdicts, strict=True):
+        refuse_beyond(columns, codes, offered)
+        tally.add(columns, codes)
+    return verdicts, tally
 
 
 def check_labels(columns: Columns, offered: np.ndarray, categories: np.ndarray, source: Path) -> None:

@@ -17,7 +17,7 @@ from gen4det.core.settings import Settings
 from gen4det.data.datasets import load_dataset
 from gen4det.data.label_sets import VERDICTS, describe_tables
 from gen4det.data.shards import image_folder, open_run, relative_images, shard_identity
-from gen4det.filters.measurements import DetectionFiles, Measurements, ScoreFiles, read_threshold
+from gen4det.filters.measurements import Beside
 from gen4det.filters.selection import counted_categories, kept_fractions, select, to_csv, write_verdicts
 from gen4det.filters.settings import FilterSettings
 from gen4det.filters.verdicts import REASONS
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument(
         "--detections", nargs="*", default=[], metavar="FILE", help="what `detect` wrote, one per shard"
     )
+    parser.add_argument("--workers", type=int, default=1, help="processes that share many shards")
     parser.add_argument("--output", required=True, metavar="FILE", help="set.json")
     args = parser.parse_args()
     settings = stage_settings(args, FilterStageSettings)
@@ -81,8 +82,15 @@ def choose(args: argparse.Namespace, settings: FilterSettings, hashes: dict[str,
     split = tables[0].about["info"].get("split")
     if split not in (None, dataset.train.hash):
         raise InputError(f"{tables[0].path}: not drawn from {dataset.train.annotations_path}; draw it again")
-    beside = Beside(args, settings, [shard_identity(table.about) for table in tables], dataset.train.hash)
-    selection = select(tables, dataset.categories, settings, beside.of)
+    beside = Beside(
+        settings,
+        [shard_identity(table.about) for table in tables],
+        dataset.train.hash,
+        scores=args.aesthetic,
+        calibration=args.calibration,
+        detections=args.detections,
+    )
+    selection = select(tables, dataset.categories, settings, beside.of, processes=args.workers)
     tally, groups = selection.tally, dataset.frequency_groups
 
     rows = kept_fractions(tally, dataset.categories, groups)
@@ -133,50 +141,6 @@ def choose(args: argparse.Namespace, settings: FilterSettings, hashes: dict[str,
         "aesthetic_threshold": beside.threshold,
         "kept_fraction": {row["name"]: row["kept_fraction"] for row in rows if row["level"] != "category"},
     }
-
-
-class Beside:
-    """What the enabled filters need beside the labels, shard by shard.
-
-    Args:
-        identities: of the shards, see `data.shards.shard_identity`.
-        training_hash: hash of the training split.
-
-    Raises:
-        InputError: measurements are missing.
-    """
-
-    def __init__(
-        self, args: argparse.Namespace, settings: FilterSettings, identities: list[dict], training_hash: str
-    ):
-        self.threshold: float | None = None
-        self._settings, self._training_hash = settings, training_hash
-        self._scores = self._detections = None
-        if settings.aesthetic.enabled:
-            self._calibration = args.calibration
-            self._scores = ScoreFiles(args.aesthetic, identities)
-        if settings.agreement.enabled:
-            self._detections = DetectionFiles(
-                args.detections, identities, settings.agreement, training_hash=training_hash
-            )
-
-    def of(self, shard: int) -> Measurements:
-        """Measurements of one shard, of which the first is asked for first.
-
-        Raises:
-            InputError: measurements are of other images, another split or other models.
-        """
-        scores = {} if self._scores is None else self._scores.of(shard)
-        if self._scores is not None and self.threshold is None:
-            self.threshold = read_threshold(
-                self._calibration,
-                self._settings.aesthetic,
-                training_hash=self._training_hash,
-                models=self._scores.models,
-            )
-        return Measurements(
-            scores, self.threshold, {} if self._detections is None else self._detections.of(shard)
-        )
 
 
 def _measured_files(args: argparse.Namespace) -> list[str]:
