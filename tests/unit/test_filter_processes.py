@@ -19,7 +19,7 @@ from gen4det.filters.selection import SHARDS_APART
 
 CATEGORIES = [{"id": 1, "name": "cup"}, {"id": 4, "name": "key"}]
 FILTER = {
-    "min_box_side": 6, "max_overlap": 0.4, "max_images": 20,
+    "min_box_side": 6, "max_images": 20,
     "aesthetic": {"enabled": True, "threshold": 0.3},
     "agreement": {"enabled": True, "min_score": 0.4, "min_iou": 0.3},
 }  # fmt: skip
@@ -78,7 +78,7 @@ def test_several_processes_keep_the_labels_that_one_keeps_to_the_byte(drawn):
     labels = open_set(drawn / "by1/set.json")
     assert len(labels.rows_in_order()) == 20
     found = json.loads((drawn / "by1/set.json").read_text())["rejected"]
-    assert {"min_box_side", "aesthetic", "max_overlap", "max_images", "low_score"} <= set(found)
+    assert {"min_box_side", "aesthetic", "max_images", "low_score"} <= set(found)
 
 
 def test_bad_input_of_a_shard_is_one_line_from_several_processes_too(drawn):

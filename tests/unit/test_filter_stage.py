@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -392,7 +393,7 @@ def test_shards_of_another_split_are_refused_and_the_set_says_of_which_it_is(run
     annotations, *_ = run()
     assert annotations["info"]["split"] is None  # nothing is claimed that the shards do not say
     dataset = load_dataset(write_toy_dataset(tmp_path / "data", "lvis"))
-    arguments = type("Arguments", (), {"workers": 1})()
+    arguments = Namespace(workers=1, aesthetic=[], detections=[], calibration=None)
     arguments.dataset = dataset.path
     arguments.output = tmp_path / "set" / "set.json"
     arguments.shards = write_shards(tmp_path / "set" / "shards")
@@ -419,7 +420,7 @@ def test_shards_of_another_dataset_are_refused(run, tmp_path):
     finally:
         NAMES.update(original)
     dataset = write_toy_dataset(tmp_path / "data", "lvis")
-    arguments = type("Arguments", (), {"workers": 1})()
+    arguments = Namespace(workers=1, aesthetic=[], detections=[], calibration=None)
     arguments.dataset, arguments.shards = dataset, paths
     arguments.output = tmp_path / "out.json"
     with pytest.raises(InputError, match="another data set: their category 1 is 'mug', here it is 'cup'"):

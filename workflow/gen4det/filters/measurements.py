@@ -191,23 +191,26 @@ class _ShardFiles:
             raise InputError(f"filter: {len(identities)} shards, but {len(paths)} files of {what}")
         self._paths = sorted(map(Path, paths), key=lambda path: path.name)
         self._identities, self._what, self._keys = identities, what, keys
-        self._found: dict[int, Path] = {}
+        self._found: dict[int, int] = {}  # shard -> place of its file
 
     def of(self, shard: int) -> tuple[Path, dict]:
         """(path, contents) of the file of a shard; raises if a file is not of a shard, or the shard has
         none."""
+        keys = ("of", *self._keys)
         if shard in self._found:
-            return self._found[shard], _read(self._found[shard], self._what, ("of", *self._keys))
-        for path in [self._paths[shard], *self._paths]:
-            if path in self._found.values():
+            path = self._paths[self._found[shard]]
+            return path, _read(path, self._what, keys)
+        for place in (shard, *range(len(self._paths))):
+            if place in self._found.values():
                 continue
-            data = _read(path, self._what, ("of", *self._keys))
+            path = self._paths[place]
+            data = _read(path, self._what, keys)
             number = data["of"].get("shard")
             if number not in range(len(self._identities)) or data["of"] != self._identities[number]:
                 raise InputError(f"{path}: {self._what} of other images than the shards hold; measure again")
             if number in self._found:
                 raise InputError(f"{path}: {self._what} of shard {number} are given twice")
-            self._found[number] = path
+            self._found[number] = place
             if number == shard:
                 return path, data
         raise AssertionError(f"as many {self._what} as shards, none twice, and none of shard {shard}")
