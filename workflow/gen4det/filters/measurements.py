@@ -162,7 +162,7 @@ class Beside:
             self._detections = DetectionFiles(
                 detections, identities, settings.agreement, training_hash=training_hash
             )
-        self._first = self._of(0)  # tells by which models all others have to be
+        self._first: tuple | None = self._of(0)  # tells by which models all others have to be
         if self._scores is not None:
             self.threshold = read_threshold(
                 calibration, settings.aesthetic, training_hash=training_hash, models=self._scores.models
@@ -174,8 +174,12 @@ class Beside:
         Raises:
             InputError: they are of other images, another split or other models.
         """
-        scores, detections = self._first if shard == 0 else self._of(shard)
+        first, self._first = self._first, None
+        scores, detections = first if first is not None and shard == 0 else self._of(shard)
         return Measurements(scores, self.threshold, detections)
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_first": None}  # another process reads what it needs
 
     def _of(self, shard: int) -> tuple[dict, dict]:
         scores = {} if self._scores is None else self._scores.of(shard)

@@ -152,10 +152,10 @@ def select(
             )
     judge = partial(judge_shard, settings=settings, categories=np.array(sorted(names)))
     numbers, verdicts, labelled, images, tally = range(len(tables)), [], [], [], Tally()
-    with _several(processes if len(tables) >= SHARDS_APART else 1) as each:
+    with _several(processes if len(tables) >= SHARDS_APART else 1, judge, measured) as each:
         judged = (judge(table, measured(number)) for number, table in enumerate(tables))
         if each is not map:
-            judged = each(partial(_judge_elsewhere, judge, measured), numbers, [it.path for it in tables])
+            judged = each(_judge_here, numbers, [it.path for it in tables])
         for shard in judged:
             verdicts.append(shard.verdicts)
             images.append(shard.images)
@@ -167,20 +167,22 @@ def select(
         if settings.max_images is not None:
             offered = offered_images(np.concatenate(labelled), settings.max_images)
             sources = tables if each is map else [it.path for it in tables]
+            wanted = [ids[np.isin(ids, offered)] for ids in images]
             tally, before, verdicts = Tally(), verdicts, []
-            for found, counts in each(partial(_without_spare, offered), sources, before):
+            for found, counts in each(_without_spare, sources, before, wanted):
                 verdicts.append(found)
                 tally.join(counts)
     return Selection(verdicts, tally)
 
 
 @contextmanager
-def _several(processes: int) -> Iterator[Callable]:
-    """`map`, in this process or, in order, in several."""
+def _several(processes: int, *parts: Callable) -> Iterator[Callable]:
+    """`map`, in this process or, in order, in several, which get the parts of `_judge_here` once."""
     if processes <= 1:
         yield map
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(processes, context, initializer=_prepare, initargs=parts) as pool:
         try:
             yield pool.map
         finally:
@@ -211,12 +213,19 @@ def judge_shard(
     return JudgedShard(verdicts, np.concatenate([none, *images]), np.concatenate([none, *labelled]), tally)
 
 
-def _judge_elsewhere(judge: Callable, measured: Callable, number: int, path: Path) -> JudgedShard:
-    return judge(LabelTable.open(path), measured(number))
+_here: dict[str, Callable] = {}  # in a process of `_several`
+
+
+def _prepare(judge: Callable, measured: Callable) -> None:
+    _here.update(judge=judge, measured=measured)
+
+
+def _judge_here(number: int, path: Path) -> JudgedShard:
+    return _here["judge"](LabelTable.open(path), _here["measured"](number))
 
 
 def _without_spare(
-    offered: np.ndarray, table: LabelTable | Path, verdicts: list[np.ndarray]
+    table: LabelTable | Path, verdicts: list[np.ndarray], offered: np.ndarray
 ) -> tuple[list[np.ndarray], Tally]:
     """Verdicts with those on images beyond `max_images`, and what is counted then."""
     table, tally = table if isinstance(table, LabelTable) else LabelTable.open(table), Tally()
