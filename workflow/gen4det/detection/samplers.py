@@ -15,6 +15,7 @@ from gen4det.detection.label_index import Contents
 from gen4det.training.interleaving import interleaved
 
 _CHOICES = 4096  # draws of "which pool" that are made at once
+_AT_ONCE = 4096  # draws of an epoch that are Python numbers at a time
 
 
 class Draw(NamedTuple):
@@ -117,7 +118,9 @@ class Pool:
             start -= length
             epoch += 1
         while True:
-            yield from self.epoch(epoch)[start:].tolist()
+            order = self.epoch(epoch)
+            for first in range(start, len(order), _AT_ONCE):  # a Python number takes five times the memory
+                yield from order[first : first + _AT_ONCE].tolist()
             start = 0
             epoch += 1
 
