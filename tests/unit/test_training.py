@@ -99,7 +99,7 @@ def stage(*arguments: str, before: str = "") -> subprocess.CompletedProcess:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program, *arguments],
-        capture_output=True, text=True, env=environment,
+        capture_output=True, text=True, env=environment, timeout=patience(300),
     )  # fmt: skip
 
 
@@ -515,9 +515,9 @@ def torchrun(arguments: list[str], before: str = "") -> subprocess.CompletedProc
     """Run the training stage in two processes, `before` in each of them first."""
     program = f"{before}\nimport runpy\nrunpy.run_module('gen4det.stages.train', run_name='__main__')"
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    with tempfile.NamedTemporaryFile("w", suffix=".py") as script:
-        script.write(program)
-        script.flush()
-        command = [sys.executable, "-W", "ignore", *launcher, script.name, *arguments]
+    with tempfile.TemporaryDirectory() as folder:  # of its own: Python looks there for modules first
+        script = Path(folder, "training.py")
+        script.write_text(program)
+        command = [sys.executable, "-W", "ignore", *launcher, str(script), *arguments]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=patience(300))
