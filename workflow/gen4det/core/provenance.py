@@ -9,6 +9,7 @@ import errno
 import functools
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -17,7 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from gen4det.core.errors import InputError
@@ -43,6 +44,17 @@ def seed_for(run_seed: int, *names: str | int) -> int:
 def content_hash(value: object) -> str:
     """SHA-256 (hex) of a JSON-serialisable value; dictionary order does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def content_hash_of_list(values: Iterable[object]) -> str:
+    """`content_hash` of a list that is never whole in memory."""
+    values, digest, comma = iter(values), hashlib.sha256(b"["), ""
+    while portion := list(itertools.islice(values, 1000)):
+        text = json.dumps(portion, sort_keys=True, default=str)
+        digest.update((comma + text[1:-1]).encode())
+        comma = ", "
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def file_hash(path: str | Path) -> str:

@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from gen4det.core.errors import InputError
 from gen4det.core.provenance import atomic_write
 from gen4det.data.suffixes import IMAGE_SUFFIXES
+from gen4det.data.zip_members import ZipMembers
 
 JPEG_QUALITY = 95
 Image.MAX_IMAGE_PIXELS = 1_000_000_000
@@ -63,8 +64,7 @@ class ImageStore:
     "00003.zip/000000000042.png" is a member of the shard 00003.zip.
 
     The store may be pickled and sent to DataLoader workers, forked or spawned: archives are opened on first
-    use in each process, because processes that share one file offset would read each other's bytes.
-    It may be used by several threads.
+    use, and forked processes go on using those that were open. It may be used by several threads.
 
     Args:
         root: a folder, or a zip whose members are stored or deflated.
@@ -85,8 +85,7 @@ class ImageStore:
         self._forget_archives()
 
     def _forget_archives(self) -> None:
-        self._pid: int | None = None
-        self._archives: OrderedDict[Path, zipfile.ZipFile] = OrderedDict()
+        self._archives: OrderedDict[Path, ZipMembers] = OrderedDict()
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict:
@@ -168,7 +167,7 @@ class ImageStore:
         path, member = self._locate(name)
         if member is None:
             return path.is_file()
-        return path.is_file() and member in self._archive(path).NameToInfo
+        return path.is_file() and member in self._archive(path)
 
     def names(self) -> list[str]:
         """Names of all image files, sorted; members of the zips below a folder included.
@@ -205,12 +204,8 @@ class ImageStore:
                     return archive, "/".join(parts[depth:])
         return self.root.joinpath(*parts), None
 
-    def _archive(self, path: Path) -> zipfile.ZipFile:
+    def _archive(self, path: Path) -> ZipMembers:
         with self._lock:
-            if self._pid != os.getpid():
-                # Inherited through fork: dropped, not closed; the parent goes on using its own.
-                self._pid = os.getpid()
-                self._archives = OrderedDict()
             if path in self._archives:
                 self._archives.move_to_end(path)
                 return self._archives[path]
@@ -300,9 +295,9 @@ def _orientation(picture: Image.Image) -> int:
     return picture.getexif().get(_EXIF_ORIENTATION, 1)
 
 
-def _open_archive(path: Path) -> zipfile.ZipFile:
+def _open_archive(path: Path) -> ZipMembers:
     try:
-        return zipfile.ZipFile(path)
+        return ZipMembers(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such zip of images") from error
     except (zipfile.BadZipFile, OSError, EOFError, struct.error) as error:
@@ -310,8 +305,8 @@ def _open_archive(path: Path) -> zipfile.ZipFile:
         raise InputError(f"{path}: truncated, or not a zip archive ({error})") from error
 
 
-def _image_members(archive: zipfile.ZipFile) -> list[str]:
-    return [name for name in archive.namelist() if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
+def _image_members(archive: ZipMembers) -> list[str]:
+    return [name for name in archive.names() if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
 
 
 class ShardWriter:

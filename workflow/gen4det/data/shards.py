@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from gen4det.core.errors import InputError
-from gen4det.core.provenance import content_hash
+from gen4det.core.provenance import content_hash_of_list
 from gen4det.data.images import ImageStore, image_name
 from gen4det.data.label_sets import LabelSet, dictionaries, open_set
 from gen4det.data.label_tables import LabelTable
+from gen4det.data.zip_members import ZipDirectory
 
 
 def archive_digest(path: str | Path) -> str:
@@ -28,13 +29,11 @@ def archive_digest(path: str | Path) -> str:
         InputError: missing, or cut short: the directory stands at the end of the file.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = [[member.filename, member.file_size, member.CRC] for member in archive.infolist()]
+        return content_hash_of_list(ZipDirectory(path).contents())
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; the shard's images are missing") from error
     except (zipfile.BadZipFile, OSError, EOFError) as error:
         raise InputError(f"{path}: cut short, or not a zip: {error}") from error
-    return content_hash(members)
 
 
 def open_shard(path: str | Path) -> LabelTable:
