@@ -3,11 +3,12 @@
 import itertools
 import math
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
 
-from gen4det.detection import samplers
+from gen4det.detection import label_index, samplers
 from gen4det.detection.label_index import Contents
 from gen4det.detection.samplers import BatchSampler, Draw, InterleavedSampler, Pool, repeat_factors, replayed
 
@@ -71,6 +72,58 @@ def test_reading_from_a_position_goes_on_as_if_read_from_the_start(start):
 def test_a_pool_without_images_is_refused():
     with pytest.raises(ValueError, match="without images"):
         Pool(np.array([]), np.array([]), seed=0)
+
+
+# --- many images ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("together", [1, 7, 1 << 17])
+def test_images_looked_at_in_portions_are_those_looked_at_one_by_one(monkeypatch, together):
+    monkeypatch.setattr(label_index, "_AT_ONCE", together)
+    monkeypatch.setattr(samplers, "_PORTION", together)
+    rng = np.random.default_rng(1)
+    lists = [sorted(set(rng.integers(0, 9, rng.integers(0, 5)).tolist())) for _ in range(60)]
+    contents, synthetic = Contents.of(lists), np.arange(60) >= 25
+    order = rng.permutation(60)[:40]
+    assert list(contents.take(order)) == [lists[image] for image in order]
+    assert list(Contents.joined([contents, contents.take(order)])) == lists + [lists[it] for it in order]
+
+    images = [sum(label in labels for labels in lists[:25]) for label in range(9)]
+    factor = [max(1.0, math.sqrt(0.4 * 25 / max(1, count))) for count in images]
+    expected = [max((factor[label] for label in labels), default=1.0) for labels in lists]
+    factors = repeat_factors(contents, 0.4, counted=~synthetic)
+    assert factors.tolist() == expected
+
+    known = [k for k, labels in enumerate(lists) if k < 25 or any(images[label] for label in labels)]
+    places = replayed(contents.take(np.array(known)), synthetic[known])
+    for index, image in enumerate(known):
+        if image >= 25:
+            rarest = min((it for it in lists[image] if images[it]), key=lambda label: images[label])
+            assert places[index].tolist() == [k for k in range(25) if rarest in lists[k]]
+        else:
+            assert index not in places
+
+    pool, draws = Pool(np.arange(60), factors, 5), np.random.default_rng(samplers.seed_for(5, "epoch", 2))
+    often = np.floor(factors).astype(int) + (draws.random(60) < factors - np.floor(factors))
+    assert pool.epoch(2).tolist() == draws.permutation(np.repeat(np.arange(60), often)).tolist()
+
+
+def test_an_order_of_many_images_takes_a_few_bytes_for_each():
+    """Four million images in each process that trains: what is a list elsewhere must be an array here."""
+    count = 300_000
+    starts = np.arange(count + 1, dtype=np.int32) * 5
+    contents = Contents(np.tile(np.arange(15, dtype=np.int32), count // 3), starts)
+    synthetic = np.arange(count) >= 1000
+    tracemalloc.start()
+    try:
+        factors = repeat_factors(contents, 0.5)
+        sampler = InterleavedSampler([Pool(np.arange(count), factors, 1)], 4, 0)
+        next(iter(sampler))
+        places = replayed(contents, synthetic)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(places) == count - 1000 and peak < 60 * count
 
 
 # --- batches --------------------------------------------------------------------------------------

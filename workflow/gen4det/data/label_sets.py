@@ -150,7 +150,9 @@ class LabelSet:
 
     def any_image_has(self, key: str) -> bool:
         """Whether some image has a further key, one that is no column."""
-        return any(key in image for image in self.images())
+        batches = (batch for table in self.tables for batch in table.stream())
+        further = (text for batch in batches for text in batch.column("more").drop_null().to_pylist())
+        return any(key in json.loads(text) for text in further)
 
     def any_mask(self) -> bool:
         """Whether a label that counts has a mask."""

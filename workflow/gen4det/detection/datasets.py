@@ -113,8 +113,8 @@ class DetectionDataset(TorchDataset):
         self._rows = np.concatenate([index.rows for index in indices])
         if not len(self._rows):
             raise InputError(f"{sources[0].path}: no image with an object to train on")
-        self.origin = np.repeat(np.arange(len(sources)), [len(index.rows) for index in indices])
-        """Number of each image's source, (N,)."""
+        self.origin = np.repeat(np.arange(len(sources), dtype=np.int16), [len(it.rows) for it in indices])
+        """Number of each image's source, (N,) int16."""
         self.synthetic = np.array([source.synthetic for source in sources])[self.origin]
         """Whether an engine generated the image, (N,) bool."""
         self.masked = np.array([flags["masked"] for flags in self._flags])[self.origin]

@@ -10,13 +10,16 @@ from gen4det.core.errors import InputError
 from gen4det.data.label_sets import Batch, LabelSet
 from gen4det.data.label_tables import records_of
 
+_AT_ONCE = 1 << 17
+"""Images that are looked at together where a computation takes more memory than its result."""
+
 
 class Contents:
     """Labels that each image shows, sorted and without duplicates, one behind the other.
 
     Attributes:
         labels: (M,) int32.
-        starts: (N + 1,) int64, where those of each image begin.
+        starts: (N + 1,) int32, where those of each image begin; int64 where that does not fit.
     """
 
     def __init__(self, labels: np.ndarray, starts: np.ndarray):
@@ -27,13 +30,13 @@ class Contents:
         """The same of lists."""
         lists = [list(labels) for labels in lists]
         flat = np.array([label for labels in lists for label in labels], dtype=np.int32)
-        return cls(flat, np.cumsum([0, *map(len, lists)], dtype=np.int64))
+        return cls(flat, _starts([np.array([len(labels) for labels in lists], dtype=np.int64)]))
 
     @classmethod
     def joined(cls, parts: list["Contents"]) -> "Contents":
         """Those of several sources, one behind the other."""
-        counts = np.concatenate([np.diff(part.starts) for part in parts])
-        return cls(np.concatenate([part.labels for part in parts]), np.concatenate([[0], np.cumsum(counts)]))
+        starts = _starts([np.diff(part.starts) for part in parts])
+        return cls(np.concatenate([part.labels for part in parts]), starts)
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -44,17 +47,29 @@ class Contents:
     def __iter__(self) -> Iterator[list[int]]:
         return (self[image] for image in range(len(self)))
 
-    @property
-    def image(self) -> np.ndarray:
-        """Image of each label, (M,)."""
-        return np.repeat(np.arange(len(self)), np.diff(self.starts))
+    def portions(self) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        """(some images, their labels, where those of each begin among these), some at a time."""
+        for first in range(0, len(self), _AT_ONCE):
+            some = slice(first, min(first + _AT_ONCE, len(self)))
+            begin = self.starts[some.start : some.stop + 1].astype(np.int64)
+            yield some, self.labels[begin[0] : begin[-1]], begin - begin[0]
 
     def take(self, images: np.ndarray) -> "Contents":
         """Those of some images in another order."""
         counts = np.diff(self.starts)[images]
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        places = np.arange(starts[-1]) + np.repeat(self.starts[:-1][images] - starts[:-1], counts)
-        return Contents(self.labels[places], starts)
+        taken = Contents(np.empty(int(counts.sum()), self.labels.dtype), _starts([counts]))
+        for some, labels, starts in taken.portions():
+            moved = self.starts[images[some]] - starts[:-1]
+            labels[:] = self.labels[np.arange(len(labels)) + np.repeat(moved, counts[some])]
+        return taken
+
+
+def _starts(counts: list[np.ndarray]) -> np.ndarray:
+    """Where those of each image begin, of arrays of counts one behind the other."""
+    total = sum(int(part.sum()) for part in counts)
+    starts = np.zeros(1 + sum(map(len, counts)), np.int32 if total < 2**31 else np.int64)
+    np.cumsum(np.concatenate(counts), out=starts[1:])
+    return starts
 
 
 @dataclass(frozen=True)
@@ -62,7 +77,7 @@ class Index:
     """The images of one source that are trained on."""
 
     rows: np.ndarray
-    """(N,) int64, their numbers in the set; ordered by id where it is a synthetic set's."""
+    """(N,) int32 or int64, their numbers in the set; ordered by id where it is a synthetic set's."""
     contents: Contents
     """Labels they show; crowd regions do not count."""
 
@@ -93,7 +108,8 @@ def index_images(
     """
     known = np.array(sorted(classes), dtype=np.int64)
     to_label = np.array([classes[category] for category in known.tolist()], dtype=np.int64)
-    rows, ids, shown, counts = [], [], [], []
+    none = np.empty(0, dtype=np.int32 if len(labels) < 2**31 else np.int64)
+    rows, ids, shown, counts = [none], [none.astype(np.int64)], [none.astype(np.int32)], [none]
     for batch in labels.stream():
         columns = batch.columns
         use = usable(batch)
@@ -122,15 +138,13 @@ def index_images(
             np.unique(columns.image[shows] * len(classes) + label[shows]) if shows.any() else np.empty(0, int)
         )
         shown.append((pairs % max(1, len(classes))).astype(np.int32))
-        counts.append(np.bincount(pairs // max(1, len(classes)), minlength=images)[stays])
-        rows.append(batch.first + np.flatnonzero(stays))
+        counts.append(np.bincount(pairs // max(1, len(classes)), minlength=images)[stays].astype(none.dtype))
+        rows.append((batch.first + np.flatnonzero(stays)).astype(none.dtype))
         ids.append(columns.of_image("id")[stays])
-    empty = np.empty(0, dtype=np.int64)
-    starts = np.concatenate([[0], np.cumsum(np.concatenate([empty, *counts]))]).astype(np.int64)
-    contents = Contents(np.concatenate([empty.astype(np.int32), *shown]), starts)
-    rows = np.concatenate([empty, *rows])
+    rows, contents = np.concatenate(rows), Contents(np.concatenate(shown), _starts(counts))
+    shown.clear()
     if labels.by_id:
-        order = np.argsort(np.concatenate([empty, *ids]), kind="stable")
+        order = np.argsort(np.concatenate(ids), kind="stable")
         rows, contents = rows[order], contents.take(order)
     return Index(rows, contents)
 

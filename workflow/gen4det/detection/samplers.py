@@ -4,7 +4,7 @@ Nothing here keeps state that matters. The k-th batch of a training is the same 
 processes of a distributed training compute the same batches and take their own part of each.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from gen4det.training.interleaving import interleaved
 
 _CHOICES = 4096  # draws of "which pool" that are made at once
 _AT_ONCE = 4096  # draws of an epoch that are Python numbers at a time
+_PORTION = 1 << 17  # images whose factors are rounded at a time
 
 
 class Draw(NamedTuple):
@@ -45,16 +46,48 @@ def repeat_factors(contents: Contents, threshold: float, counted: np.ndarray | N
     factors = np.ones(len(contents))
     if not len(contents.labels):
         return factors
-    images = np.bincount(contents.labels[np.repeat(counted, np.diff(contents.starts))], minlength=1)
-    images = np.pad(images, (0, max(0, int(contents.labels.max()) + 1 - len(images))))
     total = max(1, int(counted.sum()))
-    by_label = np.maximum(1.0, np.sqrt(threshold * total / np.maximum(1, images)))
-    shows = np.diff(contents.starts) > 0
-    factors[shows] = np.maximum.reduceat(by_label[contents.labels], contents.starts[:-1][shows])
+    by_label = np.maximum(1.0, np.sqrt(threshold * total / np.maximum(1, _showing(contents, counted))))
+    for some, labels, starts in contents.portions():
+        shows = np.diff(starts) > 0
+        if shows.any():
+            factors[some][shows] = np.maximum.reduceat(by_label[labels], starts[:-1][shows])
     return factors
 
 
-def replayed(contents: Contents, synthetic: np.ndarray) -> dict[int, np.ndarray]:
+def _showing(contents: Contents, counted: np.ndarray) -> np.ndarray:
+    """How many of the images that count show each label, int64."""
+    images = np.zeros(int(contents.labels.max(initial=-1)) + 1, dtype=np.int64)
+    for some, labels, starts in contents.portions():
+        images += np.bincount(labels[np.repeat(counted[some], np.diff(starts))], minlength=len(images))
+    return images
+
+
+class Places(Mapping):
+    """{index of a synthetic image: indices of real images}; images alike share one array.
+
+    Args:
+        label: (N,) int32, the category whose real images may be shown in the place of each; -1: none.
+        shown: label -> indices of the real images that show it.
+    """
+
+    def __init__(self, label: np.ndarray, shown: dict[int, np.ndarray]):
+        self._label, self._shown = label, shown
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        label = int(self._label[index])
+        if label < 0:
+            raise KeyError(index)
+        return self._shown[label]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(np.flatnonzero(self._label >= 0).tolist())
+
+    def __len__(self) -> int:
+        return int((self._label >= 0).sum())
+
+
+def replayed(contents: Contents, synthetic: np.ndarray) -> Places:
     """For each synthetic image the real ones that may be shown in its place.
 
     Args:
@@ -63,7 +96,7 @@ def replayed(contents: Contents, synthetic: np.ndarray) -> dict[int, np.ndarray]
 
     Returns:
         {index of a synthetic image: indices of the real images that show, of its categories, the one that the
-        fewest real images show; of equally rare ones the first}. Images alike share one array.
+        fewest real images show; of equally rare ones the first}.
 
     Raises:
         ValueError: no real image shows any category of a synthetic one.
@@ -73,13 +106,19 @@ def replayed(contents: Contents, synthetic: np.ndarray) -> dict[int, np.ndarray]
         for label in contents[index]:
             lists.setdefault(label, []).append(index)
     shown = {label: np.array(indices) for label, indices in lists.items()}
-    places = {}
-    for index in np.flatnonzero(synthetic).tolist():
-        known = [label for label in contents[index] if label in shown]
-        if not known:
-            raise ValueError(f"image {index}: no real image shows any of its categories")
-        places[index] = shown[min(known, key=lambda label: len(shown[label]))]
-    return places
+    real = _showing(contents, ~synthetic)
+    ranked = np.lexsort((np.arange(len(real)), np.where(real > 0, real, np.iinfo(real.dtype).max)))
+    rank = np.argsort(ranked)  # the rarest first, those that no real image shows last
+    chosen = np.full(len(contents), -1, dtype=np.int32)
+    for some, labels, starts in contents.portions():
+        shows = np.diff(starts) > 0
+        if shows.any():
+            rarest = ranked[np.minimum.reduceat(rank[labels], starts[:-1][shows])]
+            chosen[some][shows] = np.where(real[rarest] > 0, rarest, -1)
+    chosen[~synthetic] = -1
+    if (lost := synthetic & (chosen < 0)).any():
+        raise ValueError(f"image {int(np.argmax(lost))}: no real image shows any of its categories")
+    return Places(chosen, shown)
 
 
 class Pool:
@@ -98,13 +137,19 @@ class Pool:
         if len(indices) == 0:
             raise ValueError("a pool without images")
         self.indices = np.asarray(indices)
+        if self.indices.max() < 2**31:
+            self.indices = self.indices.astype(np.int32, copy=False)
         self.factors = np.asarray(factors, dtype=np.float64)
         self.seed = seed
 
     def _counts(self, epoch: int) -> tuple[np.ndarray, np.random.Generator]:
         rng = np.random.default_rng(seed_for(self.seed, "epoch", epoch))
-        whole = np.floor(self.factors)
-        return (whole + (rng.random(len(self.factors)) < self.factors - whole)).astype(np.int64), rng
+        counts = np.empty(len(self.factors), dtype=np.int32)
+        for first in range(0, len(counts), _PORTION):
+            factors = self.factors[first : first + _PORTION]
+            whole = np.floor(factors)
+            counts[first : first + _PORTION] = whole + (rng.random(len(factors)) < factors - whole)
+        return counts, rng
 
     def epoch(self, epoch: int) -> np.ndarray:
         """All draws of an epoch, in order."""
@@ -149,7 +194,7 @@ class BatchSampler(Sampler):
         *,
         probabilities: list[float] | None = None,
         per_image: bool = False,
-        places: dict[int, np.ndarray] | None = None,
+        places: Mapping[int, np.ndarray] | None = None,
         rank: int = 0,
         world_size: int = 1,
     ):
@@ -231,18 +276,16 @@ class InterleavedSampler(Sampler):
         """Batches of an epoch, on average."""
         return max(1, round(sum(pool.factors.sum() for pool in self.pools) / self.batch_size))
 
-    def epoch(self, number: int) -> list[np.ndarray]:
+    def epoch(self, number: int) -> Iterator[np.ndarray]:
         """The batches of an epoch."""
         orders = [pool.epoch(number) for pool in self.pools]
         counts = [-(-len(order) // self.batch_size) for order in orders]
         given = [0] * len(orders)
-        batches = []
         for source in interleaved(counts):
             first = given[source] * self.batch_size
             given[source] += 1
             places = np.arange(first, first + self.batch_size) % len(orders[source])
-            batches.append(orders[source][places])
-        return batches
+            yield orders[source][places]
 
     def __iter__(self) -> Iterator[list[Draw]]:
         batch, epoch = 0, 0

@@ -233,12 +233,12 @@ def batch_sampler(
     detector = settings.detector
     real = ~data.synthetic
     everything = np.ones(len(data), dtype=bool)
-    counted = {"all": (everything, everything), "real": (real, real), "each": (~real, real)}
-    by_synthetic, by_real = (
-        repeat_factors(data.contents, detector.repeat_threshold, counted=images)
-        for images in counted[detector.repeat_by]
+    factors = repeat_factors(
+        data.contents, detector.repeat_threshold, counted=everything if detector.repeat_by == "all" else real
     )
-    factors = np.where(real, by_real, by_synthetic)
+    if detector.repeat_by == "each":
+        synthetic = repeat_factors(data.contents, detector.repeat_threshold, counted=~real)
+        factors[~real] = synthetic[~real]
     groups, probabilities = [everything], None
     if detector.interleave:
         groups = [data.origin == source for source in np.unique(data.origin)]
