@@ -72,3 +72,17 @@ def test_nothing_measured_gives_an_empty_table_and_figure(tmp_path):
     nothing = {"real": {0: {"refused": "x"}}, "ours": {}}
     assert category_rows(SETTINGS, nothing) == [] and to_csv([]).count("\n") == 1
     save_figure(gain_figure(SETTINGS, []), tmp_path / "gains.pdf")
+
+
+def test_of_more_arms_than_colours_each_has_a_panel_of_its_own(tmp_path):
+    arms = {"real": {}} | {f"ours{number}": {"label": f"+ ours {number}"} for number in range(9)}
+    values = {"title": "Own", "scale": "own", "arms": arms, "metrics": ["box_AP"], "seeds": [0, 1]}
+    settings = parse_settings(StudySettings, values, source="")
+    metrics = {"real": METRICS["real"]} | {f"ours{number}": METRICS["ours"] for number in range(9)}
+    figure = gain_figure(settings, category_rows(settings, metrics))
+    drawn = [axes for axes in figure.axes if axes.axison]
+    assert [axes.get_title(loc="left") for axes in drawn] == [f"+ ours {number}" for number in range(9)]
+    for axes in drawn:
+        (points,) = [line for line in axes.lines if line.get_label().startswith("+")]
+        assert points.get_xydata().tolist() == [[3, 20], [40, 0]]
+    save_figure(figure, tmp_path / "gains.png", dpi=50)

@@ -123,6 +123,33 @@ def test_other_studies_can_be_drawn(tmp_path, change):
     save_figure(study_figure(settings, metrics), tmp_path / "figure.png", dpi=50)
 
 
+def test_of_more_arms_than_colours_each_has_a_line_of_its_own(tmp_path):
+    arms = ["real", *(f"drawn{number}" for number in range(1, 12))]
+    published = {"source": "Paper, Table 1", "real": {"mask_AP": 21.7}, "drawn4": {"mask_AP": 23.1}}
+    settings = STUDY | {"arms": {arm: {"label": f"label of {arm}"} for arm in arms}, "published": published}
+    values = {
+        arm: {seed: metrics_file(10.0 * n + seed) for seed in range(3 - n % 2)} for n, arm in enumerate(arms)
+    }
+    figure = study_figure(StudySettings(**settings), values)
+    seen = [axes for axes in figure.axes if axes.get_visible() and axes.lines]
+    titles = [axes.get_title(loc="left") for axes in seen]
+    assert titles == ["mask APr", "mask AP", "box AP", "mask AP"], "published numbers on axes of their own"
+    for number, label in enumerate(label.get_text() for label in seen[0].get_yticklabels()):
+        missing = ", seeds 2/3 (missing: 2)" if number % 2 else ""
+        assert label == f"label of {arms[number]}{missing}"
+        points = [
+            x
+            for line in seen[0].lines
+            if line.get_marker() == "o"
+            for x, y in line.get_xydata().tolist()
+            if y == number
+        ]
+        assert points == [10.0 * number + seed for seed in range(3 - number % 2)]
+    hollow = [line.get_xydata().tolist() for line in seen[-1].lines]
+    assert hollow == [[[21.7, 0]], [[23.1, 1]]]
+    save_figure(figure, tmp_path / "figure.png", dpi=50)
+
+
 def test_an_arm_without_results_leaves_its_place(tmp_path):
     nothing = {"real": {0: metrics_file(None)}, "drawn": {}}
     save_figure(study_figure(StudySettings(**STUDY), nothing), tmp_path / "figure.pdf", dpi=50)

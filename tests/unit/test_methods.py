@@ -90,6 +90,25 @@ def test_what_a_row_trains_otherwise_is_said(tmp_path):
     assert "with one seed, 0" in methods and "One seed has no spread" in methods
 
 
+def test_sets_made_alike_are_told_of_together_with_values_in_their_order(tmp_path):
+    results = Results(tmp_path / "results")
+    names = {"toy/mosaicfusion": "real", "toy/mosaicfusion-more": "drawn"}
+    sets = {name: results.draw(name.partition("/")[2], max_images=limit)
+            for name, limit in zip(names, (2, 3), strict=True)}  # fmt: skip
+    metrics = [f"{arm}:0={results.train(arm, 0, metrics_of(20.0))}" for arm in ("real", "drawn")]
+    one = SETTINGS["sets"]["toy/mosaicfusion"]
+    changed = [{"region_height": [384, 64], "filter.max_images": [None, limit]} for limit in (2, 3)]
+    settings = SETTINGS | {
+        "table": TABLE | {"seeds": [0], "sets": {"drawn": [*names]}},
+        "sets": {name: one | {"changed": it} for name, it in zip(names, changed, strict=True)},
+    }
+    methods, _ = texts(page_of(results, settings, metrics, sets))
+    (told,) = re.findall(r"The sets? toy/[^\n]*", methods)
+    assert told.startswith("The sets toy/mosaicfusion and toy/mosaicfusion-more were made by MosaicFusion")
+    assert "they offer 2 and 3 images with" in told, told
+    assert "are region_height 64 instead of 384 and filter.max_images 2 and 3 instead of null" in told, told
+
+
 # --- the references ------------------------------------------------------------------------------------
 
 

@@ -2,16 +2,20 @@
 
 import csv
 import io
+import math
 from collections import defaultdict
 from statistics import fmean
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
-from gen4det.evaluation.plotting import GREY, MARKERS, PALETTE, as_text, style
+from gen4det.evaluation.plotting import GREY, MARKERS, PAGE_WIDTH, PALETTE, as_text, style
 from gen4det.evaluation.study_settings import StudySettings
 from gen4det.evaluation.study_table import Metrics
 
 FACTS = ("id", "name", "images_train", "images_val", "instances_val")
+PANELS = 4
+"""Panels beside each other, where each arm has its own."""
 
 
 def category_rows(settings: StudySettings, metrics: Metrics) -> list[dict]:
@@ -59,25 +63,42 @@ def to_csv(rows: list[dict]) -> str:
 
 
 def gain_figure(settings: StudySettings, rows: list[dict]) -> Figure:
-    """A point for each category and arm: gain in AP against training images, on a logarithmic axis."""
+    """A point for each category and arm: gain in AP against training images, on a logarithmic axis.
+
+    Arms share one panel while there is a colour for each; of more, each gets a panel of its own.
+    """
+    arms = [arm for arm in settings.arms if settings.baseline_of(arm) != arm]
+    kind = rows[0]["kind"] if rows else "box"
+    together = len(arms) < len(PALETTE)
+    columns = 1 if together else PANELS
+    lines = 1 if together else math.ceil(len(arms) / PANELS)
     with style():
-        figure = Figure(figsize=(5, 3), layout="constrained")
-        kind = rows[0]["kind"] if rows else "box"
-        axes = figure.add_subplot(xlabel="training images of the category", ylabel=f"change of {kind} AP")
-        axes.set_xscale("symlog", linthresh=1)
-        axes.axhline(0, color=GREY, linewidth=0.6)
-        arms = [arm for arm in settings.arms if settings.baseline_of(arm) != arm]
+        size = (5, 3 + 0.13 * len(arms)) if together else (PAGE_WIDTH, 1.25 * lines + 0.4)
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel()
+        figure.supxlabel("training images of the category", fontsize=7)
+        figure.supylabel(f"change of {kind} AP", fontsize=7)
+        grid[0].set_xscale("symlog", linthresh=1)
+        grid[0].xaxis.set_major_formatter(ScalarFormatter())
+        for axes in grid[: 1 if together else len(arms)]:
+            axes.axhline(0, color=GREY, linewidth=0.6)
         for number, arm in enumerate(arms):
+            axes, style_of = (grid[0], number) if together else (grid[number], 0)
             points = [(row["images_train"] or 0, row[f"{arm} gain"]) for row in rows]
             points = [(images, gain) for images, gain in points if gain is not None]
-            colour = PALETTE[(number + 1) % len(PALETTE)]
             axes.plot(
                 *(zip(*points, strict=True) if points else ((), ())),
-                MARKERS[number % len(MARKERS)],
-                color=colour,
+                MARKERS[style_of],
+                color=PALETTE[style_of + 1],
                 label=as_text(settings.label(arm)),
-                markersize=3,
+                markersize=3 if together else 2,
             )
-        if arms:
-            axes.legend(frameon=False)
+            if not together:
+                axes.set_title(as_text(settings.label(arm)), loc="left", fontsize=6)
+        for axes in grid[len(arms) :] if not together else ():
+            axes.set_axis_off()
+        for axes in grid[max(0, len(arms) - columns) :]:
+            axes.tick_params(labelbottom=True)  # no panel is below
+        if arms and together:
+            figure.legend(loc="outside lower center", frameon=False, ncols=2)
     return figure

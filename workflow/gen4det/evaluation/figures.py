@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gen4det.evaluation.line_figure import line_figure
 from gen4det.evaluation.plotting import COLUMN_WIDTH, GREY, MARKERS, PAGE_WIDTH, PALETTE, heading, style
+from gen4det.evaluation.row_figure import row_figure
 from gen4det.evaluation.study_settings import StudySettings
 from gen4det.evaluation.study_table import Metrics, Row, study_rows, values_by_arm
 from gen4det.evaluation.table_text import scale_note
@@ -23,10 +24,12 @@ def study_figure(settings: StudySettings, metrics: Metrics) -> Figure:
 
     Left masks, right boxes, as far as the study asks for them. Small markers are seeds, the wide line their
     mean; published numbers are hollow and stand in a row below, because they belong to another scale.
-    A study that asks for lines gets them instead.
+    A study that asks for lines gets them instead, one with more arms than colours a line for each arm.
     """
     if settings.lines:
         return line_figure(settings, metrics)
+    if len(settings.arms) > len(PALETTE):
+        return row_figure(settings, metrics)
     rows = study_rows(settings, metrics)
     kinds = [k for k in ("mask", "box") if any(m.startswith(f"{k}_") for m in settings.metrics)]
     groups = {kind: [m for m in settings.metrics if m.startswith(f"{kind}_")] for kind in kinds}
@@ -72,7 +75,7 @@ def _panel(axes: Axes, rows: list[Row], metrics: list[str], draw: Draw) -> None:
     for position, metric in enumerate(metrics):
         for number, row in enumerate(rows):
             x = position + (number - (len(rows) - 1) / 2) * step
-            draw(axes, x, step, row, metric, PALETTE[number % len(PALETTE)], MARKERS[number % len(MARKERS)])
+            draw(axes, x, step, row, metric, PALETTE[number], MARKERS[number])
     axes.set_xlim(-0.6, len(metrics) - 0.4)
     axes.margins(y=0.15)
     axes.yaxis.set_major_locator(MaxNLocator(5))
@@ -110,7 +113,7 @@ def _legend(settings: StudySettings, rows: list[Row], published: bool) -> list[L
     handles = []
     for number, row in enumerate(rows):
         label = row.label if not row.missing else f"{row.label}, seeds {row.seeds}"
-        handles.append(_handle(label, PALETTE[number % len(PALETTE)], MARKERS[number % len(MARKERS)]))
+        handles.append(_handle(label, PALETTE[number], MARKERS[number]))
     if len(settings.seeds) > 1:
         handles.append(Line2D([], [], color=GREY, linewidth=1.2, label="mean over seeds"))
     if published:

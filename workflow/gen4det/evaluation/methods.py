@@ -51,7 +51,10 @@ def methods_paragraphs(
         _validation(settings, metrics, measured),
         *_rows(settings, trained),
     ]
-    sets = [_set(settings, name, measures.get(name, {}).get("measures", {})) for name in settings.sets]
+    sets = [
+        _sets(settings, names, [measures.get(name, {}).get("measures", {}).get("set", {}) for name in names])
+        for names in _made_alike(settings)
+    ]
     paragraphs = [about, sets, [*_statistics(settings), *_software(settings, trained)]]
     return [" ".join(filter(None, sentences)) for sentences in paragraphs if any(sentences)]
 
@@ -147,29 +150,54 @@ def _changed(own: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return _and(changed)
 
 
-def _set(settings: PageSettings, name: str, measures: dict) -> str:
-    facts = settings.sets[name]
-    method = settings.methods[facts.method]
-    text = f"The set {name} was made by {method.name}{_of(settings, 'method', facts.method)}"
-    if facts.models:
-        after = {use: _of(settings, "model", use) for use in facts.models}
+def _made_alike(settings: PageSettings) -> list[list[str]]:
+    """Names of the sets that one method made with the same models and departures of the same settings."""
+    groups: dict[tuple, list[str]] = {}
+    for name, facts in settings.sets.items():
+        departures = tuple(facts.changed) if len(facts.changed) <= MANY else len(facts.changed)
+        groups.setdefault((facts.method, tuple(facts.models.items()), departures), []).append(name)
+    return list(groups.values())
+
+
+def _sets(settings: PageSettings, names: Sequence[str], found: Sequence[dict]) -> str:
+    """How sets that were made alike were made; where they differ, values stand in the order of the names."""
+    many = len(names) > 1
+    facts = [settings.sets[name] for name in names]
+    method = settings.methods[facts[0].method]
+    text = f"The {'sets' if many else 'set'} {_and(names)} {'were' if many else 'was'} made by {method.name}"
+    text += _of(settings, "method", facts[0].method)
+    if facts[0].models:
+        after = {use: _of(settings, "model", use) for use in facts[0].models}
         used = (
             f"{path} ({use}{f', after{after[use]}' if after[use] else ''})"
-            for use, path in facts.models.items()
+            for use, path in facts[0].models.items()
         )
         text += f" with {_and(used)}"
-    found = measures.get("set", {})
-    if found:
-        text += f"; it offers {found['images']} images with {found['labels']} drawn labels"
-        if found["rejected"] is not None:
-            text += f", and {plain(found['rejected'])}% of the labels drawn were rejected"
+    known = [it for it in found if it]
+    if len(known) == len(names):
+        images, labels = (_each(it[key] for it in known) for key in ("images", "labels"))
+        text += f"; {'they offer' if many else 'it offers'} {images} images with {labels} drawn labels"
+        rejected = [plain(it["rejected"]) for it in known if it["rejected"] is not None]
+        if len(rejected) == len(names):
+            text += f", and {_each(rejected)}% of the labels drawn were rejected"
     text += "."
     if not method.preset:
         return text
-    if len(facts.changed) > MANY:
-        return f"{text} It departs from the engine's preset in {len(facts.changed)} settings."
-    changed = [f"{key} {_short(pair[1])} instead of {_short(pair[0])}" for key, pair in facts.changed.items()]
+    if len(facts[0].changed) > MANY:
+        start = "Each departs" if many else "It departs"
+        return f"{text} {start} from the engine's preset in {len(facts[0].changed)} settings."
+    changed = [
+        f"{key} {_each(_short(it.changed[key][1]) for it in facts)} instead of "
+        f"{_each(_short(it.changed[key][0]) for it in facts)}"
+        for key in facts[0].changed
+    ]
     return f"{text} Otherwise than in the engine's preset are {_and(changed)}." if changed else text
+
+
+def _each(values: Iterable[object]) -> str:
+    """One value for each set, in their order; a value that all share is said once."""
+    known = [str(value) for value in values]
+    return known[0] if len(set(known)) == 1 else _and(known)
 
 
 def _statistics(settings: PageSettings) -> list[str]:
