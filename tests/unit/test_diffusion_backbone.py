@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_adapter import CONFIGS, config_file, save_model
-from tiny_detector import tiny_dataset, write_images
+from tiny_adapter import CONFIGS, World, config_file, save_model
+from tiny_detector import StopAfter, write_images
 
 from gen4det.core.errors import InputError
 from gen4det.data.images import ImageStore
@@ -17,8 +17,7 @@ from gen4det.detection.backbones import FrozenDiffusion
 from gen4det.detection.detectors import build_model, fit_diffusion, limit_detections, load_config
 from gen4det.detection.inference import predict
 from gen4det.detection.labelling import detect_in_features
-from gen4det.detection.settings import DetectorSettings, TrainSettings
-from gen4det.detection.training import train
+from gen4det.detection.settings import DetectorSettings
 from gen4det.detection.weights import load_detector
 from gen4det.diffusion.frozen import FrozenFeatures, fingerprint, load_frozen
 from gen4det.diffusion.pipelines import load_text_to_image
@@ -28,46 +27,8 @@ KINDS = ["dino", "faster_rcnn"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return save_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def frozen(folder) -> FrozenFeatures:
-    return load_frozen(ModelSource(path=str(folder)))
-
-
-class StopAfter:
-    def __init__(self, iterations: int):
-        self.left = iterations
-
-    def step(self) -> None:
-        self.left -= 1
-
-    def reached(self) -> bool:
-        return self.left <= 0
-
-
-class World:
-    """A data set, a diffusion model, and trainings with them."""
-
-    def __init__(self, place: Path, model: Path):
-        self.place, self.model = place, model
-        self.dataset = tiny_dataset(place / "data")
-
-    def settings(self, kind: str, **more) -> TrainSettings:
-        detector = {"config": config_file(self.place, kind), "diffusion": {"path": str(self.model)}}
-        return TrainSettings(detector=DetectorSettings(**{**detector, **more}))
-
-    def train(self, kind: str, run: str, **options):
-        output = self.place / f"{run}-{kind}" / "weights.safetensors"
-        settings = options.pop("settings", None) or self.settings(kind)
-        return train(settings, self.dataset, [], output, fingerprint={"settings": kind}, **options), output
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory, folder) -> World:
-    return World(tmp_path_factory.mktemp("world"), folder)
+def world(tmp_path_factory, diffusion_folder) -> World:
+    return World(tmp_path_factory.mktemp("world"), diffusion_folder)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -112,7 +73,7 @@ def test_check_1_the_neck_adds_a_fifth_level(world, frozen):
     ]  # fmt: skip
 
 
-def test_check_3_one_evaluation_at_time_step_1_without_guidance(frozen, folder):
+def test_check_3_one_evaluation_at_time_step_1_without_guidance(frozen, diffusion_folder):
     calls = []
     hook = frozen.unet.register_forward_pre_hook(
         lambda module, arguments, named: calls.append((*arguments, named["encoder_hidden_states"])),
@@ -123,7 +84,7 @@ def test_check_3_one_evaluation_at_time_step_1_without_guidance(frozen, folder):
     hook.remove()
     ((latents, t, states),) = calls
     assert t == 1 and len(latents) == len(states) == 3
-    pipeline = load_text_to_image(ModelSource(path=str(folder)))
+    pipeline = load_text_to_image(ModelSource(path=str(diffusion_folder)))
     found = pipeline.vae.encode(pixels).latent_dist
     clean = (found.mean + found.std * posterior) * 0.18215
     # Stable Diffusion's schedule, worked out by hand: scaled-linear betas from 0.00085 to 0.012.
@@ -139,8 +100,8 @@ def test_check_3_one_evaluation_at_time_step_1_without_guidance(frozen, folder):
         assert torch.equal(level, again)
 
 
-def test_the_text_encoder_is_asked_once_and_never_again(folder):
-    pipeline = load_text_to_image(ModelSource(path=str(folder)))
+def test_the_text_encoder_is_asked_once_and_never_again(diffusion_folder):
+    pipeline = load_text_to_image(ModelSource(path=str(diffusion_folder)))
     calls = []
     pipeline.text_encoder.register_forward_hook(lambda *_: calls.append(1))
     features = FrozenFeatures(pipeline)
@@ -149,8 +110,8 @@ def test_the_text_encoder_is_asked_once_and_never_again(folder):
     assert len(calls) == 1
 
 
-def test_features_in_evaluation_depend_on_no_other_image(folder):
-    backbone = FrozenDiffusion(source={"path": str(folder)}).eval()
+def test_features_in_evaluation_depend_on_no_other_image(diffusion_folder):
+    backbone = FrozenDiffusion(source={"path": str(diffusion_folder)}).eval()
     images = torch.rand(5, 3, 64, 64) * 2 - 1
     together = backbone(images)
     for number in range(5):
@@ -160,8 +121,8 @@ def test_features_in_evaluation_depend_on_no_other_image(folder):
         torch.testing.assert_close(half, level[3:], atol=1e-5, rtol=1e-5)
 
 
-def test_noise_is_drawn_anew_while_training_and_fixed_in_evaluation(folder):
-    backbone = FrozenDiffusion(source={"path": str(folder)})
+def test_noise_is_drawn_anew_while_training_and_fixed_in_evaluation(diffusion_folder):
+    backbone = FrozenDiffusion(source={"path": str(diffusion_folder)})
     image = torch.zeros(1, 3, 64, 64)
     assert torch.equal(backbone.eval()(image)[0], backbone(image)[0])
     backbone.train()
@@ -170,19 +131,19 @@ def test_noise_is_drawn_anew_while_training_and_fixed_in_evaluation(folder):
     assert not torch.allclose(first, second)
     torch.manual_seed(3)
     assert torch.equal(backbone(image)[0], first)
-    other = FrozenDiffusion(source={"path": str(folder)}, noise_seed=1).eval()
+    other = FrozenDiffusion(source={"path": str(diffusion_folder)}, noise_seed=1).eval()
     assert not torch.allclose(other(image)[0], backbone.eval()(image)[0])
 
 
 # --- a part of the detector that is none ------------------------------------------------------------
 
 
-def test_check_2_the_model_is_no_part_of_the_detector(folder):
-    backbone = FrozenDiffusion(source={"path": str(folder)})
+def test_check_2_the_model_is_no_part_of_the_detector(diffusion_folder):
+    backbone = FrozenDiffusion(source={"path": str(diffusion_folder)})
     assert not list(backbone.parameters()) and not list(backbone.buffers()) and not backbone.state_dict()
     assert copy.deepcopy(backbone).features is backbone.features  # an average of weights shares it
     assert not backbone.train().features.unet.training
-    assert FrozenDiffusion(source={"path": str(folder)}).features is backbone.features  # read once
+    assert FrozenDiffusion(source={"path": str(diffusion_folder)}).features is backbone.features  # read once
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -329,16 +290,16 @@ def test_a_detector_of_few_queries_answers_with_what_it_has(world, tmp_path):
 # --- refusals -----------------------------------------------------------------------------------------
 
 
-def test_another_model_is_refused_when_detecting(trained, world, folder, tmp_path):
-    kept = folder.rename(tmp_path / "kept")
+def test_another_model_is_refused_when_detecting(trained, world, diffusion_folder, tmp_path):
+    kept = diffusion_folder.rename(tmp_path / "kept")
     try:
-        save_model(folder, seed=9)
+        save_model(diffusion_folder, seed=9)
         load_frozen.__globals__["_load"].cache_clear()
         with pytest.raises(InputError, match="another model .* than the one this detector was trained on"):
             load_detector(trained[1])
     finally:
-        shutil.rmtree(folder)
-        kept.rename(folder)
+        shutil.rmtree(diffusion_folder)
+        kept.rename(diffusion_folder)
         load_frozen.__globals__["_load"].cache_clear()
     load_detector(trained[1])
 
@@ -360,8 +321,8 @@ def test_model_and_backbone_belong_together(world, tmp_path):
         DetectorSettings(config="c.py", diffusion={"path": "a"}, backbone_weights="b")
 
 
-def test_images_of_no_whole_cells_are_refused_in_one_line(folder):
-    backbone = FrozenDiffusion(source={"path": str(folder)}).eval()
+def test_images_of_no_whole_cells_are_refused_in_one_line(diffusion_folder):
+    backbone = FrozenDiffusion(source={"path": str(diffusion_folder)}).eval()
     with pytest.raises(InputError, match="image of 60 x 64 px: .* set pad_size_divisor=8"):
         backbone(torch.zeros(1, 3, 64, 60))
 
@@ -373,8 +334,8 @@ def test_a_grounded_unet_is_no_backbone(tiny_grounded_folder):
         FrozenFeatures(load_grounded_inpainting(ModelSource(path=str(tiny_grounded_folder))))
 
 
-def test_the_fingerprint_follows_the_numbers_not_the_file(folder, tmp_path):
-    pipeline = load_text_to_image(ModelSource(path=str(folder)))
+def test_the_fingerprint_follows_the_numbers_not_the_file(diffusion_folder, tmp_path):
+    pipeline = load_text_to_image(ModelSource(path=str(diffusion_folder)))
     first = fingerprint(pipeline)
     pipeline.save_pretrained(tmp_path / "again")
     assert fingerprint(load_text_to_image(ModelSource(path=str(tmp_path / "again")))) == first

@@ -4,24 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_diffusion_backbone import StopAfter, World
-from tiny_adapter import config_file, save_model
+from tiny_adapter import World, config_file
+from tiny_detector import StopAfter
 
 from gen4det.core.errors import InputError
 from gen4det.detection.settings import DetectorSettings, TrainSettings
-from gen4det.diffusion.frozen import FrozenFeatures, load_frozen
+from gen4det.diffusion.frozen import FrozenFeatures
 from gen4det.diffusion.kept_features import KeptFeatures
-from gen4det.diffusion.settings import ModelSource
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return save_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def frozen(folder) -> FrozenFeatures:
-    return load_frozen(ModelSource(path=str(folder)))
 
 
 @pytest.fixture
@@ -76,12 +65,14 @@ def test_features_that_half_precision_cannot_keep_are_refused(frozen, tmp_path, 
 
 
 def test_a_stopped_training_goes_on_with_what_it_kept_and_leaves_none_behind(
-    folder, frozen, evaluations, tmp_path
+    diffusion_folder, frozen, evaluations, tmp_path
 ):
-    world = World(tmp_path, folder)
+    world = World(tmp_path, diffusion_folder)
     config = Path(config_file(tmp_path, "faster_rcnn"))
     config.write_text(config.read_text() + "model['backbone'] = dict(kept_draws=1)\n")
-    settings = TrainSettings(detector=DetectorSettings(config=str(config), diffusion={"path": str(folder)}))
+    settings = TrainSettings(
+        detector=DetectorSettings(config=str(config), diffusion={"path": str(diffusion_folder)})
+    )
 
     def train(run: str, **options):
         return world.train("faster_rcnn", run, settings=settings, **options)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_detector import tiny_config, tiny_dataset, tiny_synthetic
+from tiny_detector import StopAfter, tiny_config, tiny_dataset, tiny_synthetic
 
 from gen4det.core.errors import InputError
 from gen4det.data.datasets import load_dataset
@@ -22,19 +22,6 @@ from gen4det.detection.datasets import DetectionDataset
 from gen4det.detection.settings import DetectorSettings, TrainSettings
 from gen4det.detection.training import batch_sampler, load_sources, train
 from patience import patience
-
-
-class StopAfter:
-    """A stop that is reached after some iterations."""
-
-    def __init__(self, iterations: int):
-        self.left = iterations
-
-    def step(self) -> None:
-        self.left -= 1
-
-    def reached(self) -> bool:
-        return self.left <= 0
 
 
 class World:
@@ -274,6 +261,18 @@ def test_missing_synthetic_set_is_one_line(world):
 
 
 # --- recipes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["train_pipeline", "test_pipeline"])
+def test_a_pipeline_that_cannot_be_made_is_refused_before_the_first_batch(world, tmp_path, part):
+    """One for the answers of the trained detector would otherwise be found wrong when it has been trained."""
+    config = tiny_config(tmp_path, **{part: [dict(type="LoadStoredImage"), dict(type="Corrupt")]})
+    settings = TrainSettings(detector=DetectorSettings(config=str(config)))
+    with pytest.raises(
+        InputError, match=rf"tiny_detector\.py: {part}: Corrupt: Corrupt is not in .*registry$"
+    ):
+        world.train(f"refused-{part}", settings=settings)
+    assert not world.work(f"refused-{part}").exists()
 
 
 def test_training_starts_from_backbone_weights(world, tmp_path):

@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import torch
+from tiny_detector import tiny_dataset
 
 from gen4det.detection.detectors import build_model, fit_diffusion, load_config
+from gen4det.detection.settings import DetectorSettings, TrainSettings
+from gen4det.detection.training import train
 from gen4det.detection.weights import save_weights
 from gen4det.diffusion.settings import ModelSource
 from tiny_models import tiny_pipeline, tiny_unet
@@ -84,3 +87,20 @@ def untrained(path: Path, file: str, model: str, categories: list[dict]) -> Path
         categories=categories,
     )
     return path
+
+
+class World:
+    """A data set, a diffusion model, and trainings with them."""
+
+    def __init__(self, place: Path, model: Path):
+        self.place, self.model = place, model
+        self.dataset = tiny_dataset(place / "data")
+
+    def settings(self, kind: str, **more) -> TrainSettings:
+        detector = {"config": config_file(self.place, kind), "diffusion": {"path": str(self.model)}}
+        return TrainSettings(detector=DetectorSettings(**{**detector, **more}))
+
+    def train(self, kind: str, run: str, **options):
+        output = self.place / f"{run}-{kind}" / "weights.safetensors"
+        settings = options.pop("settings", None) or self.settings(kind)
+        return train(settings, self.dataset, [], output, fingerprint={"settings": kind}, **options), output

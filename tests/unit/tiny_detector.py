@@ -116,3 +116,16 @@ param_scheduler = [dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin
     path = folder / "tiny_detector.py"
     path.write_text(text)
     return path
+
+
+class StopAfter:
+    """A stop that is reached after some iterations."""
+
+    def __init__(self, iterations: int):
+        self.left = iterations
+
+    def step(self) -> None:
+        self.left -= 1
+
+    def reached(self) -> bool:
+        return self.left <= 0

@@ -6,8 +6,6 @@ Importing this module makes mmdet usable, with or without mmcv's compiled operat
 import contextlib
 import importlib
 import io
-import sys
-import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,61 +19,19 @@ from torch import nn
 from gen4det.core.errors import InputError
 from gen4det.data.model_settings import ModelSource
 from gen4det.detection import mmcv_ext
-
-
-@contextlib.contextmanager
-def _without(*names: str) -> Iterator[None]:
-    """Inside the block modules of packages that are not loaded yet count as not installed."""
-    with _replaced({name: None for name in names}):
-        yield
-
-
-@contextlib.contextmanager
-def _standing_in(*names: str) -> Iterator[None]:
-    """Inside the block modules of packages that are not loaded yet have every name that is asked for: a class
-    that cannot be made.
-
-    For what mmdet imports at once and only needs in parts that no detector here has.
-    """
-    with _replaced({name: _StandIn(name) for name in names}):
-        yield
-
-
-@contextlib.contextmanager
-def _replaced(modules: dict[str, types.ModuleType | None]) -> Iterator[None]:
-    loaded = {name.partition(".")[0] for name in sys.modules}
-    modules = {name: module for name, module in modules.items() if name.partition(".")[0] not in loaded}
-    sys.modules.update(modules)
-    try:
-        yield
-    finally:
-        for name in modules:
-            del sys.modules[name]
-
-
-class _StandIn(types.ModuleType):
-    __path__ = ()
-
-    def __getattr__(self, name: str) -> type:
-        if name.startswith("__"):
-            raise AttributeError(name)
-
-        def refuse(*args, **kwargs):
-            raise NotImplementedError(f"{self.__name__}.{name}: not loaded; detectors here do without it")
-
-        return type(name, (), {"__init__": refuse, "__module__": self.__name__})
-
+from gen4det.detection.stand_ins import standing_in
 
 mmcv_ext.install()  # before anything imports mmcv.ops
-# mmdet prints which optional parts it lacks. Of transformers it takes language models and one optimizer, of
-# imagecorruptions an augmentation, of imgaug those of lanes, of matplotlib drawings of wrong tracks: no
-# detector here uses them, and they are three fifths of the seconds before a training begins.
-_LANES = ("imgaug", "imgaug.augmenters", "imgaug.augmentables.lines", "imgaug.augmentables.segmaps")
+# mmdet prints which optional parts it lacks. Of transformers it takes language models, and mmengine one
+# optimizer; of imagecorruptions an augmentation, of imgaug those of lanes, of matplotlib drawings of tracks.
+_BERT = "transformers.models.bert.modeling_bert"
+_LANGUAGE = ("transformers", "transformers.modeling_utils", "transformers.models", "transformers.models.bert")
+_LANES = ("imgaug", "imgaug.augmenters", "imgaug.augmentables")
+_LINES = ("imgaug.augmentables.lines", "imgaug.augmentables.segmaps")
 _TRACKS = ("matplotlib", "matplotlib.colors", "matplotlib.patches", "matplotlib.pyplot")
 with (
     contextlib.redirect_stdout(io.StringIO()),
-    _without("transformers", "imagecorruptions"),
-    _standing_in(*_LANES, "imgaug.augmentables", *_TRACKS),
+    standing_in(*_LANGUAGE, _BERT, "imagecorruptions", *_LANES, *_LINES, *_TRACKS),
 ):
     import mmdet.datasets.transforms  # noqa: F401  (registers the transforms)
     import mmdet.models  # noqa: F401  (registers the models)
@@ -192,12 +148,29 @@ def _stretch(config: Config, factor: float) -> None:
 
 
 def build_model(model: dict) -> nn.Module:
-    """A detector of mmdet, on the CPU, with its initial weights not yet drawn."""
+    """A detector of mmdet, on the CPU, with its initial weights not yet drawn.
+
+    Raises:
+        InputError: a part that mmdet has not, or that cannot be made as the config says.
+    """
     init_default_scope("mmdet")
     for part in _dictionaries(model):
         if part.get("type") in _MODULES:
             importlib.import_module(_MODULES[part["type"]])
-    return MODELS.build(Config(model))
+    with _buildable("detector config: model"):
+        return MODELS.build(Config(model))
+
+
+@contextlib.contextmanager
+def _buildable(where: str) -> Iterator[None]:
+    """Name the place in a config whose part cannot be made."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # whatever the constructor of some part of mmdet raises
+        said = str(error.args[0]) if isinstance(error, KeyError) else _first_line(error)
+        raise InputError(f"{where}: {said.partition('. Please check')[0]}") from error
 
 
 def fit_diffusion(model: dict, source: ModelSource | None, *, config: str) -> str | None:
@@ -223,10 +196,22 @@ def fit_diffusion(model: dict, source: ModelSource | None, *, config: str) -> st
     return importlib.import_module(_MODULES[kind]).fit_backbone(model, source).fingerprint
 
 
-def build_pipeline(transforms: list[dict]) -> Callable[[dict], dict | None]:
-    """Transforms one after the other; a transform that returns None (no object left) ends it with None."""
+def build_pipeline(
+    transforms: list[dict], *, where: str = "detector config: pipeline"
+) -> Callable[[dict], dict | None]:
+    """Transforms one after the other; a transform that returns None (no object left) ends it with None.
+
+    Args:
+        where: of a config they come from, for errors.
+
+    Raises:
+        InputError: a transform that mmdet has not, or that cannot be made as the config says.
+    """
     init_default_scope("mmdet")
-    steps = [TRANSFORMS.build(dict(transform)) for transform in transforms]
+    steps = []
+    for transform in transforms:
+        with _buildable(f"{where}: {transform.get('type')}"):
+            steps.append(TRANSFORMS.build(dict(transform)))
 
     def apply(results: dict | None) -> dict | None:
         for step in steps:

@@ -23,7 +23,13 @@ from gen4det.data.shards import open_synthetic
 from gen4det.detection import mmcv_ext
 from gen4det.detection.completeness import make_aware, require_aware
 from gen4det.detection.datasets import DetectionDataset, Source, seed_everything
-from gen4det.detection.detectors import build_model, fit_diffusion, load_backbone, load_config
+from gen4det.detection.detectors import (
+    build_model,
+    build_pipeline,
+    fit_diffusion,
+    load_backbone,
+    load_config,
+)
 from gen4det.detection.loading import ignore_signals
 from gen4det.detection.loop import TrainingLoop, make_runner
 from gen4det.detection.samplers import BatchSampler, InterleavedSampler, Pool, repeat_factors, replayed
@@ -95,6 +101,8 @@ def train(
         raise InputError(
             f"{detector.config}: batch_size {config.batch_size} does not divide into {world_size} parts"
         )
+    for key in ("train_pipeline", "test_pipeline"):  # else known in the first batch, or after the training
+        build_pipeline(config[key], where=f"{detector.config}: {key}")
     frozen = fit_diffusion(config.model, detector.diffusion, config=detector.config)
     if frozen:
         fingerprint = fingerprint | {"diffusion model": frozen}
