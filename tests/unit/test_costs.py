@@ -12,6 +12,7 @@ import pytest
 from gen4det.core.errors import InputError
 from gen4det.core.settings import parse_settings
 from gen4det.core.yaml_files import read_yaml
+from gen4det.detection.config_files import guises, kept_draws
 from gen4det.diffusion.settings import DenoisingSettings
 from gen4det.engines.base import known_methods, settings_class
 from gen4det.engines.mosaicfusion.plan import draw_canvases
@@ -257,3 +258,39 @@ def test_a_fit_costs_what_the_unet_sees_of_it():
     unet = 4 * prices.models.unet["stable-diffusion-1-5"] / 4 / speed  # a quarter of 512 x 512 px, four times
     encoder = prices.models.encode / 4 / (1000 * 19.5 * 0.7)
     assert rules["fit"].seconds == pytest.approx(4 * seen * (unet + encoder), rel=0.01)
+
+
+def test_features_that_an_adapter_keeps_while_it_is_trained_are_counted():
+    """Of each image, mirrored or not, 12.75 numbers of two bytes to a pixel."""
+    changes = {"studies": ["cross_domain"], "arms": {"cross_domain": ["real", "adapter"]}}
+    small, prices = project(MINIATURE, **changes), costs()
+    estimator, found = Estimator(small, prices), [it for it in tasks(small) if it.rule == "train"]
+    kept = {it.training.detector: estimator.of(it).passing for it in found}
+    size = estimator.sizes("voc")
+    assert kept == {"adapter": size.train_images * 2 * size.pixels * 2 * 12.75, "faster-rcnn": 0}
+    said = report(MINIATURE, changes=changes)
+    assert re.search(
+        r"^train: while it runs, a job keeps up to [\d.]+ [GM]B more, features of its", said, re.M
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "draws", "seen"),
+    [
+        ("", 1, (2, None)),
+        ("model['backbone'] = dict(kept_draws=3)", 3, (2, None)),
+        (
+            "train_pipeline = [dict(type='LoadStoredImage'), dict(type='Resize', scale=(64, 32))]",
+            1,
+            (1, 2048),
+        ),
+        ("train_pipeline = [dict(type='RandomChoiceResize', scales=[])]", 1, (None, None)),
+    ],
+)
+def test_what_is_kept_is_read_from_the_config_and_its_base(tmp_path, text, draws, seen):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        f"_base_ = {str(ROOT / 'config/detectors/miniature_diffusion_faster_rcnn.py')!r}\n{text}\n"
+    )
+    assert (kept_draws(path), guises(path)) == (draws, seen)
+    assert kept_draws(ROOT / "config/detectors/coco_diffusion_dino.py") == 0

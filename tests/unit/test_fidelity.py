@@ -30,6 +30,7 @@ from gen4det.orchestration.fidelity_jobs import FidelityJobs
 from gen4det.orchestration.jobs import Jobs
 from gen4det.orchestration.project import load_project
 from gen4det.stages import fidelity
+from gen4det.stages import layout_page as layout_page_stage
 from gen4det.stages.fidelity import detections_of
 
 ROOT = PACKAGE_ROOT.parent
@@ -221,6 +222,28 @@ def test_the_stage_measures_a_set_and_says_why_a_distance_is_missing(tmp_path, m
     assert len(page.axes) == 5 * 3
 
 
+def test_the_page_of_layouts_takes_engines_of_different_numbers_of_shards(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    dataset = tiny_dataset(tmp_path / "data")
+    for name in "abc":
+        write_set(tmp_path / name, dataset)
+    places = [str(tmp_path / name) for name in "abc"]
+    output = tmp_path / "layouts.pdf"
+    command = ["layout_page", "--dataset", str(dataset.path), "--output", str(output), "--shards"]
+    command += [f"{place}/00000.arrow" for place in places]
+    command += ["--detections", *(f"{place}/found.json" for place in places), "--settings"]
+    for shards in ((2, 2), (3,)):
+        settings = {"engines": ["easy", "hard"], "shards": shards}
+        monkeypatch.setattr("sys.argv", [*command, json.dumps(settings)])
+        with pytest.raises(
+            InputError, match="3 shards and 3 files of detections; expected .* for easy, hard"
+        ):
+            layout_page_stage.main()
+    monkeypatch.setattr("sys.argv", [*command, json.dumps({"engines": ["easy", "hard"], "shards": [1, 2]})])
+    layout_page_stage.main()
+    assert output.is_file() and output.with_suffix(".png").is_file()
+
+
 # --- table ------------------------------------------------------------------------------------------
 
 
@@ -278,3 +301,17 @@ def test_what_the_section_names_must_be_there(change, message):
     given = read_yaml(ROOT / "config/config.yaml")["fidelity"]
     with pytest.raises(InputError, match=message):
         jobs_of(fidelity=given | change)
+
+
+def test_a_study_with_rows_of_all_engines_of_a_page_makes_it():
+    """The same layouts drawn easy and hard stand beside each other wherever a study trains on both."""
+    page, study = "results/miniature/figures/layouts_coco.pdf", "detdiffusion_trainability"
+    jobs = jobs_of(engine_shards={"detdiffusion-hard": 3})
+    assert page in jobs.jobs.targets()
+    asked = SimpleNamespace(dataset="coco")
+    settings = json.loads(jobs.page(asked))["settings"]
+    assert settings == {"engines": ["detdiffusion-easy", "detdiffusion-hard"], "shards": [2, 3]}
+    assert len(jobs.page_sets(asked)) == len(jobs.page_detections(asked)) == 5
+    some = jobs_of(arms={study: ["real", "detdiffusion-hard"]})
+    assert f"results/miniature/figures/{study}.pdf" in some.jobs.targets()
+    assert page not in some.jobs.targets()

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import real_architectures as real
 from gen4det.core.yaml_files import read_yaml
 from gen4det.diffusion.cross_attention import CrossAttentionRecorder, TokenMaps
+from gen4det.diffusion.features import FeatureTaps
 from gen4det.diffusion.grounded_inpainting import MAX_BOXES
 from gen4det.diffusion.guidance import guided_noise
 
@@ -149,3 +150,14 @@ def test_costs_of_the_miniature_are_counted(name):
     assert small.unet[name] == pytest.approx(whole * gigaflops(lambda: unet(noise, 1, words)), rel=0.01)
     assert small.encode == pytest.approx(whole * gigaflops(lambda: coder.encode(image)), rel=0.01)
     assert small.decode == pytest.approx(whole * gigaflops(lambda: coder.decode(latent)), rel=0.01)
+
+
+def test_costs_of_features_that_are_kept_are_counted():
+    unets = {name: (real.unet(name), 8) for name in (*TEXT_TO_IMAGE, "stable-diffusion-1-5")}
+    folder = ROOT / "resources/miniature/stable-diffusion"
+    unets["stable-diffusion"] = (UNet2DConditionModel.from_pretrained(folder, subfolder="unet"), 4)
+    known = costs().files.features
+    for name, (unet, cell) in unets.items():
+        numbers = sum(width / 4**level for level, width in enumerate(FeatureTaps(unet, "blocks").channels()))
+        assert known[name] == pytest.approx(2 * numbers / cell**2, rel=1e-3), name
+    assert known.keys() == unets.keys()

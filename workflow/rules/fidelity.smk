@@ -1,8 +1,8 @@
 """How faithful what engines draw is: to the layouts asked for, and to the real images.
 
-Asked for by name: <results>/tables/fidelity.csv, all sets of the run in one table, and
-<results>/figures/layouts_<data set>.png, the same layouts as several engines draw them. Both want the section
-`fidelity` of the scale.
+Asked for by name: <results>/tables/fidelity.csv, all sets of the run in one table. A study with rows of all
+engines that `side_by_side` names, or whoever asks for it, makes <results>/figures/layouts_<data set>.png, the same
+layouts as those engines draw them. Both want the section `fidelity` of the scale.
 """
 
 

@@ -1,6 +1,7 @@
 """Files that a detector's config is made of; read as text, so that hashing them imports no mmengine."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,9 +56,51 @@ def learns_masks(path: Path) -> bool:
 
     A config without a train_pipeline has that of its base.
     """
+    pipeline = _train_pipeline(path)
+    words = (node for node in ast.walk(pipeline) if isinstance(node, ast.keyword)) if pipeline else ()
+    return any(word.arg == "with_mask" and ast.unparse(word.value) == "True" for word in words)
+
+
+def _train_pipeline(path: Path) -> ast.expr | None:
     for file in config_files(path):
         for statement in ast.parse(file.read_bytes()).body:
             if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "train_pipeline":
-                words = (node for node in ast.walk(statement) if isinstance(node, ast.keyword))
-                return any(word.arg == "with_mask" and ast.unparse(word.value) == "True" for word in words)
-    return False
+                return statement.value
+    return None
+
+
+# --- features that are kept while a detector is trained -----------------------------------------------
+
+_SAME_PIXELS = {"LoadStoredImage", "LoadAnnotations", "FilterAnnotations", "Pad", "PackDetInputs"}
+"""Transforms that show an image as it is at each visit."""
+
+
+def kept_draws(path: Path) -> int:
+    """`kept_draws` of a FrozenDiffusion backbone, 0 where a config does not say it; a file counts before its
+    base."""
+    for file in config_files(path):
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.keyword) and node.arg == "kept_draws":
+                return int(ast.literal_eval(node.value))
+    return 0
+
+
+def guises(path: Path) -> tuple[int | None, int | None]:
+    """How an image looks to the detector while it is trained.
+
+    Returns:
+        Number of ways it comes in: 1, mirrored or not 2, None where each visit may show another part or size;
+        and the greatest area in pixels it is resized to, None where it keeps its own.
+    """
+    ways, area = 1, None
+    pipeline = _train_pipeline(path)
+    for transform in pipeline.elts if isinstance(pipeline, ast.List) else ():
+        words = {word.arg: ast.unparse(word.value) for word in getattr(transform, "keywords", ())}
+        kind = words.get("type", "").strip("'")
+        if kind == "RandomFlip":
+            ways *= 2
+        elif kind == "Resize" and (scale := re.fullmatch(r"\((\d+), (\d+)\)", words.get("scale", ""))):
+            area = int(scale[1]) * int(scale[2])
+        elif kind not in _SAME_PIXELS:
+            return None, area
+    return ways, area

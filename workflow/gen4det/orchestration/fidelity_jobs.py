@@ -107,7 +107,9 @@ class FidelityJobs:
 
     def page(self, wildcards: Any) -> str:
         """Settings of a page."""
-        return job({"engines": list(self._settings.side_by_side[wildcards.dataset])}, "layout_page")
+        shown = self._page(wildcards)
+        settings = {"engines": [it.engine for it in shown], "shards": [self.jobs.shards(it) for it in shown]}
+        return job(settings, "layout_page")
 
     def _page(self, wildcards: Any) -> list[Any]:
         engines = self._settings.side_by_side.get(wildcards.dataset)

@@ -51,6 +51,8 @@ class Jobs(ExportJobs):
     def pages(self, study: str) -> list[str]:
         """Table, figure, gallery of one study, a page for each filter that looks at images, curves of losses.
 
+        Of engines that are to be shown side by side there is a page of the same layouts.
+
         A study without synthetic data has no gallery.
         """
         pages = [f"{self.results}/tables/{study}.csv", f"{self.results}/figures/{study}.pdf"]
@@ -58,6 +60,8 @@ class Jobs(ExportJobs):
             pages.append(f"{self.results}/figures/{study}_gallery.pdf")
         if self.project.studies[study].categories:
             pages.append(f"{self.results}/tables/{study}_categories.csv")
+        for dataset in self.project.layout_pages(study):
+            pages.append(f"{self.results}/figures/layouts_{dataset}.pdf")
         for dataset, engine in self.project.studies[study].sets:
             if self.project.engines[engine].filter.measures:
                 pages.append(f"{self.results}/synthetic/{dataset}/{engine}/filter.pdf")

@@ -237,7 +237,7 @@ def check_disk(project: Project) -> None:
     """
     costs = parse_settings(Costs, read_yaml(COSTS), source=str(COSTS))
     rules = Estimator(project, costs).by_rule(tasks(project))
-    needed = sum(rule.stored or 0 for rule in rules.values())
+    needed = sum((rule.stored or 0) + (rule.passing or 0) for rule in rules.values())
     place = project.root / project.config.results
     free = shutil.disk_usage(next(it for it in (place, *place.parents) if it.is_dir())).free
     if free < needed:

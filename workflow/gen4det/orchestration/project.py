@@ -68,6 +68,17 @@ class Project:
         detector = known.get(dataset) or known.get(getattr(data, "of", None))
         return detector and shared_folder(detector, self.config)
 
+    def layout_pages(self, study: str) -> list[str]:
+        """Data sets whose layouts a study shows as several engines draw them: it has rows of all of these."""
+        if self.config.fidelity is None:
+            return []
+        sets, shown = set(self.studies[study].sets), self.config.fidelity.side_by_side.items()
+        return [
+            dataset
+            for dataset, engines in shown
+            if engines and self.judge(dataset) and {(dataset, it) for it in engines} <= sets
+        ]
+
     def shards(self, engine: str) -> int:
         """Number of shards of the images of a variant, drawn by itself or by the one it shares them with."""
         return self.config.engine_shards.get(self.engines[engine].images, self.config.shards)

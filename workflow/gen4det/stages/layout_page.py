@@ -3,6 +3,7 @@
 Writes <output> (.pdf, with a .png beside it) and <output>.record.json.
 """
 
+from itertools import accumulate
 from pathlib import Path
 
 from gen4det.core.errors import InputError
@@ -19,7 +20,9 @@ class LayoutPageSettings(Settings):
     """Settings of this stage."""
 
     engines: tuple[str, ...]
-    """Whose images are shown, in this order; names of folders of their shards."""
+    """Whose images are shown, in this order."""
+    shards: tuple[int, ...]
+    """Number of shards of each."""
     seed: int = 0
     """Which layouts are shown."""
 
@@ -28,16 +31,18 @@ def main() -> None:
     """Entry point."""
     parser = stage_parser(__doc__)
     parser.add_argument("--dataset", required=True, metavar="FILE", help="dataset.json of the real images")
-    parser.add_argument("--shards", required=True, nargs="+", metavar="FILE", help="<k>.json of all engines")
+    parser.add_argument("--shards", required=True, nargs="+", metavar="FILE", help="<k>.arrow of all engines")
     parser.add_argument(
         "--detections", required=True, nargs="+", metavar="FILE", help="likewise, in their order"
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="<name>.pdf")
     args = parser.parse_args()
     settings = stage_settings(args, LayoutPageSettings)
-    if len(args.shards) != len(args.detections) or len(args.shards) % len(settings.engines):
+    given = (len(args.shards), len(args.detections), len(settings.engines))
+    if given != (sum(settings.shards), sum(settings.shards), len(settings.shards)):
         raise InputError(
-            "layout page: as many files of detections as of shards are needed, and of each engine"
+            f"layout page: {given[0]} shards and {given[1]} files of detections; expected "
+            f"{', '.join(map(str, settings.shards))} of each kind for {', '.join(settings.engines)}"
         )
     dataset = load_dataset(args.dataset)
 
@@ -50,9 +55,11 @@ def main() -> None:
         code=("gen4det.stages.layout_page",),
         inputs=(args.dataset, *args.shards, *args.detections),
     ):
-        each, sets = len(args.shards) // len(settings.engines), []
-        for number, name in enumerate(settings.engines):
-            part = slice(number * each, (number + 1) * each)
+        sets: list[DrawnSet] = []
+        for end, count, name in zip(
+            accumulate(settings.shards), settings.shards, settings.engines, strict=True
+        ):
+            part = slice(end - count, end)
             paths = [Path(path) for path in args.shards[part]]
             shards = [load_shard(path) for path in paths]
             data = {key: [it for shard in shards for it in shard[key]] for key in ("images", "annotations")}

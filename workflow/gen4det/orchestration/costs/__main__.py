@@ -79,6 +79,7 @@ def report(configfile: Path, costs_file: Path = COSTS, changes: dict | None = No
     if unknown := datasets_of_unknown_size(estimator, found):
         lines += ["", f"Not there yet, so that their size is unknown: {', '.join(unknown)}"]
     lines += segments(project, found, rules)
+    lines += passing(rules)
     if not estimator.on_gpu:
         lines += ["", f"No job of this scale asks for a GPU. {on_this_machine(rules)}"]
     return "\n".join(lines)
@@ -105,6 +106,17 @@ def segments(project: Project, found: list[Task], rules: dict[str, Estimate]) ->
                 f"{rule}: its longest job takes {hours(rules[rule].longest)} h, more than the "
                 f"{hours(runtime)} h of needs.{kind}.runtime, and {way}"
             )
+    return ["", *lines] if lines else []
+
+
+def passing(rules: dict[str, Estimate]) -> list[str]:
+    """A line for each rule whose jobs need disk that they give back."""
+    lines = [
+        f"{name}: while it runs, a job keeps up to {size(rule.passing)} more, features of its images "
+        "(`kept_draws` of its detector)"
+        for name, rule in rules.items()
+        if rule.passing != 0
+    ]
     return ["", *lines] if lines else []
 
 

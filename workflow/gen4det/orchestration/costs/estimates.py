@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from gen4det.core.errors import InputError
 from gen4det.core.yaml_files import read_yaml
 from gen4det.data.model_settings import ModelSource
-from gen4det.detection.config_files import config_files
+from gen4det.detection.config_files import config_files, guises, kept_draws
 from gen4det.engines.work import Drawing, Fitting, drawing, fitting, labelling
 from gen4det.evaluation.prediction_settings import MAX_DETECTIONS
 from gen4det.filters.settings import AgreementSettings
@@ -35,6 +35,8 @@ class Estimate:
     """Of a GPU, or of a core where no job of the scale asks for a GPU; None: unknown."""
     stored: float | None = 0.0
     """Bytes that stay on the disk; None: unknown."""
+    passing: float | None = 0.0
+    """Bytes that one of its jobs needs beside them while it runs; None: unknown."""
     longest: float = 0.0
     """Seconds that its longest job computes, as far as known, all its GPUs at once."""
 
@@ -66,7 +68,7 @@ class Estimator:
 
     def _rule(self, same: list[Task]) -> Estimate:
         parts = [self.of(task) for task in same]
-        stored = total(part.stored for part in parts)
+        stored, passing = total(part.stored for part in parts), [part.passing for part in parts]
         if same[0].rule == "download" and stored is not None:
             stored += self._downloads(same)
         return Estimate(
@@ -75,6 +77,7 @@ class Estimator:
             parts[0].unit,
             total(part.seconds for part in parts),
             stored,
+            None if None in passing else max(passing),
             max(part.longest for part in parts),
         )
 
@@ -282,7 +285,25 @@ class Estimator:
             unit="images seen",
             seconds=iterations * batch / speed if speed else None,
             stored=weights + iterations * files.iteration if weights else None,
+            passing=self._kept(task, iterations * batch),
         )
+
+    def _kept(self, task: Task, visits: int) -> float | None:
+        """Features on the disk while a detector on a frozen model is trained (`KeptFeatures`): a file for
+        each guise of an image and each of its noises, and no more than there are visits."""
+        training, size = task.training, self.sizes(task.dataset)
+        config = self.project.root / training.settings.config
+        draws = kept_draws(config)
+        if not (draws and training.settings.diffusion):
+            return 0.0
+        pixel = self.costs.files.features.get(PurePosixPath(training.settings.diffusion.path).name)
+        drawn = [self._drawn(replace(task, engine=engine)) for engine in training.synthetic]
+        if size is None or pixel is None or None in drawn:
+            return None
+        images = training.real * size.train_images + sum(it.images for it in drawn)
+        ways, area = guises(config)
+        files = visits if ways is None else min(visits, images * ways * draws)
+        return files * pixel * (area or size.pixels)
 
     def _predict(self, task: Task) -> Estimate:
         size, limit = self.sizes(task.dataset), self.project.config.evaluation.max_per_image

@@ -71,6 +71,8 @@ class FileCosts(Settings):
     """Of one detection on a validation image, with its mask."""
     weights: dict[str, Positive]
     """Of one trained detector, by its mmengine config file."""
+    features: dict[str, Positive]
+    """Of what a frozen model finds in a pixel of an image, in float16, by the name of the model's folder."""
     iteration: Positive
     """Of what is logged of one iteration of a training."""
     metrics: Positive

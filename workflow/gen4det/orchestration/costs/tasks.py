@@ -42,7 +42,7 @@ RULES = (
     "label",
     "calibrate", "rate", "detect", "detect_real", "filter", "filter_page", "train", "predict", "measure",
     "loss_curve", "fit_curve", "measure_set", "fidelity", "table", "figure", "gallery",
-    "category_gains", "export",
+    "category_gains", "layout_page", "export",
 )  # fmt: skip
 """Rules in the order of the work; those that train the miniature's models are not part of a study."""
 
@@ -143,6 +143,9 @@ def _measuring(project: Project, sets: list[tuple[str, str]]) -> Iterator[Task]:
     for pair in unique((dataset, engine.labels_of) for dataset, engine in judged):
         yield Task("fidelity", "measure", 1, *pair)
     asked = [(it.training, it.images, it.seed) for it in project.asked()]
+    for dataset in _shown(project):
+        shown = project.config.fidelity.side_by_side[dataset]
+        judged += [(dataset, project.engines[name]) for name in shown]
     for dataset, engine in judged:
         row = project.arms[dataset, project.judge(dataset), REAL]
         asked.append((row, engine.images, project.config.fidelity.seed))
@@ -165,6 +168,9 @@ def _training(project: Project) -> Iterator[Task]:
     }
     trained = {(it.training.key, it.seed): it.training for it in project.asked()}
     trained |= {(row.key, seed): row for row, seed in project.read_by_steps()} | tabled
+    for dataset in _shown(project):
+        judge = project.arms[dataset, project.judge(dataset), REAL]
+        trained.setdefault((judge.key, project.config.fidelity.seed), judge)
     yield from (Task("train", "train", 1, row.dataset, training=row) for row in trained.values())
     measured = {
         (row.key, study.on[name], seed): row
@@ -184,5 +190,11 @@ def _plotting(project: Project) -> Iterator[Task]:
             yield Task("gallery", "plot")
         if study.categories:
             yield Task("category_gains", "plot")
+    yield from (Task("layout_page", "plot", 1, dataset) for dataset in _shown(project))
     for it in project.config.exports:
         yield Task("export", "data", dataset=it.dataset, engine=it.engine, merged=it.merged)
+
+
+def _shown(project: Project) -> list[str]:
+    """Data sets with a page of layouts as several engines draw them."""
+    return unique(dataset for study in project.studies for dataset in project.layout_pages(study))
