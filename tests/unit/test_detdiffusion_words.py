@@ -1,11 +1,14 @@
 """Boxes and attributes as words: bins, vocabulary, prompts. Checks 1 to 3 and 9 of the specification."""
 
+import contextlib
+import io
 import logging
 
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from pycocotools.coco import COCO
 from transformers import CLIPTokenizer
 
 from gen4det.core.errors import InputError
@@ -188,6 +191,22 @@ def test_layouts_are_images_of_three_to_eight_objects_over_two_percent():
     assert [(it.image_id, len(it.objects)) for it in found] == [(2, 3), (3, 8), (6, 3)]
     with pytest.raises(InputError, match="none of 1 training images has 3 to 8"):
         read_layouts(annotations([large]), LayoutSettings())
+
+
+@pytest.mark.parametrize("split", ["train2017", "val2017"])
+def test_check_9_layouts_of_cocos_own_images_are_those_of_a_plain_count(shared_dir, split):
+    """Of its things alone: with stuff, which no data set here has, 3,097 validation images are published."""
+    path = shared_dir / "data/coco-mini/annotations" / f"instances_{split}.json"
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(str(path))
+    expected = []
+    for image in coco.loadImgs(coco.getImgIds()):
+        labels = coco.loadAnns(coco.getAnnIds(imgIds=image["id"], iscrowd=False))
+        least = 0.02 * image["width"] * image["height"]
+        if 3 <= sum(it["bbox"][2] * it["bbox"][3] > least for it in labels) <= 8:
+            expected.append(image["id"])
+    found = read_layouts(coco.dataset, LayoutSettings())
+    assert [it.image_id for it in found] == expected and 10 < len(expected) < 90
 
 
 def test_names_of_classes_lose_hyphens_and_boxes_are_cut_at_the_border():
