@@ -31,20 +31,29 @@ def write_shard(folder: Path, data: dict, pixels=None, number: int = 0, shards: 
 
 
 def write_filtered(
-    shards: list[Path], output: Path, settings: FilterSettings | None = None, form: str = "coco"
+    shards: list[Path],
+    output: Path,
+    settings: FilterSettings | None = None,
+    form: str = "coco",
+    dataset: Path | None = None,
 ) -> Path:
-    """What a filter, off by default, makes of shards, for a data set that has their categories alone."""
+    """What a filter, off by default, makes of shards; without a data set for one of their categories."""
+    arguments = Namespace(
+        dataset=dataset or _names(shards, output, form), shards=shards, output=output,
+        aesthetic=[], calibration=None, detections=[], workers=1,
+    )  # fmt: skip
+    stage.choose(arguments, settings or FilterSettings(), {str(path): file_hash(path) for path in shards})
+    return output
+
+
+def _names(shards: list[Path], output: Path, form: str) -> Path:
+    """Descriptor of a data set without images."""
     data = {"images": [], "annotations": [], "categories": LabelTable.open(shards[0]).about["categories"]}
     folder = output.parent / "names"
     folder.mkdir(parents=True)
     train = SplitDescriptor(**write_split(folder, "train", data), images=".")
     write_dataset(folder / "dataset.json", DatasetDescriptor(name="names", format=form, train=train))
-    arguments = Namespace(
-        dataset=folder / "dataset.json", shards=shards, output=output,
-        aesthetic=[], calibration=None, detections=[], workers=1,
-    )  # fmt: skip
-    stage.choose(arguments, settings or FilterSettings(), {str(path): file_hash(path) for path in shards})
-    return output
+    return folder / "dataset.json"
 
 
 def split_labels(

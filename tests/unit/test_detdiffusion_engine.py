@@ -9,10 +9,13 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
+from filtered import write_filtered
 from gen4det.core.errors import InputError
 from gen4det.core.settings import parse_settings
 from gen4det.core.yaml_files import merge
+from gen4det.data.annotations import index_annotations
 from gen4det.data.datasets import Dataset, load_dataset
+from gen4det.data.label_sets import as_dictionaries
 from gen4det.data.model_settings import ModelSource
 from gen4det.diffusion.pipelines import load_text_to_image
 from gen4det.diffusion.settings import FoundationSettings
@@ -25,6 +28,7 @@ from gen4det.engines.detdiffusion.layouts import read_layouts
 from gen4det.engines.detdiffusion.plan import Planner
 from gen4det.engines.detdiffusion.samples import Samples
 from gen4det.engines.detdiffusion.vocabulary import extend_vocabulary
+from gen4det.engines.shard_writer import ShardInProgress
 from gen4det.engines.steps import settings_of_step
 from gen4det.training.stop import Deadline, Stopped
 
@@ -159,12 +163,16 @@ def test_both_losses_fall_and_the_record_says_what_was_learned_from(fitted):
         and fitted.facts["objects_left_out"] == 0
     )
     assert fitted.facts["new_words"] == 66 and fitted.facts["head_parameters"] > 0
-    table = (fitted.folder / "work-generator/losses.csv").read_text().splitlines()
+    for name, losses in losses_of(fitted).items():
+        assert np.mean(losses[-10:]) < np.mean(losses[:10]), name
+
+
+def losses_of(steps: Steps) -> dict[str, np.ndarray]:
+    """Both losses, step by step."""
+    table = (steps.folder / "work-generator/losses.csv").read_text().splitlines()
     columns = table[0].split(",")
     rows = np.array([[float(it or "nan") for it in line.split(",")] for line in table[1:]])
-    for name in ("noise_loss", "perception_loss"):
-        values = rows[:, columns.index(name)]
-        assert np.mean(values[-10:]) < np.mean(values[:10]), name
+    return {name: rows[:, columns.index(name)] for name in ("noise_loss", "perception_loss")}
 
 
 def test_the_fitted_generator_opens_with_plain_diffusers_without_the_head(fitted, tmp_path):
@@ -291,6 +299,29 @@ def test_labels_are_the_boxes_of_the_prompt_in_the_size_of_the_real_image(fitted
         assert item.about["attributes"] == [it["attribute"] for it in row["objects"]]
     assert sum(len(item.instances) for item in drawn) == 21
     assert fitted.dataset.train.load() == real
+
+
+def test_check_10_a_detector_is_trained_on_all_real_images_and_one_for_each_layout(fitted, tmp_path):
+    from gen4det.detection.datasets import DetectionDataset
+    from gen4det.detection.training import load_sources
+
+    before = fitted.dataset.train.annotations_path.read_bytes()
+    rows, run = fitted.plan(), {"run": "x", "dataset": fitted.dataset.train.hash}
+    with ShardInProgress(tmp_path / "00000", run, 0, 1) as work:
+        work.save(0, fitted.draw(rows))
+        work.assemble([0], fitted.dataset.categories)
+    shard = tmp_path / "00000.arrow"
+    path = write_filtered([shard], tmp_path / "set.json", dataset=fitted.dataset.path)
+    drawn, rejected = as_dictionaries(path)
+    assert len(drawn["images"]) == len(rows) == 7 and not rejected["rejected"]
+    by_image = index_annotations(drawn)
+    for row, image in zip(rows, drawn["images"], strict=True):
+        labels = [(it["category_id"], it["bbox"]) for it in by_image[image["id"]]]
+        assert labels == [(it["category_id"], it["bbox"]) for it in row["objects"]]
+    sources, categories = load_sources(fitted.dataset, [path])
+    union = DetectionDataset(sources, categories, [], masks=False, keep_empty=False)
+    assert len(union) == 8 + 7 and int(union.synthetic.sum()) == 7
+    assert fitted.dataset.train.annotations_path.read_bytes() == before
 
 
 def test_a_smaller_number_of_layouts_is_a_part_of_a_larger_one_and_more_images_are_added_behind(fitted):
