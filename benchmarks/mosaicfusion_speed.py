@@ -5,12 +5,18 @@
   capture   our canvases with attention recorded, all in one batch
   blind     the same without recording
   serial    our canvases with attention recorded, one at a time
+  serial_blind  the same without recording
+  released  canvases drawn as the released code goes about it (mosaicfusion_as_released.py), one at a time
   labelling the masks of all regions, in this process
 
 Ratios above 1 mean: faster than what they are compared with. Without --model, a U-Net of the miniature's
-shape with random weights is measured; speed does not depend on the weights.
+shape with random weights is measured; speed does not depend on the weights. `blind` over `released` bounds
+what any way of recording attention can gain, as long as the U-Net's own arithmetic stays. What is drawn one
+at a time is the first `--alone` canvases; ratios are of seconds per canvas.
 
   python benchmarks/mosaicfusion_speed.py --steps 15 --canvases 8 --threads 2
+  python benchmarks/mosaicfusion_speed.py --threads 1 --alone 1 \
+      --sides released serial serial_blind capture blind labelling
 """
 
 import argparse
@@ -20,16 +26,18 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import PNDMScheduler, StableDiffusionPipeline
 from diffusers.utils import logging
+from mosaicfusion_as_released import draw_as_released
 from timing import timed
 from transformers import CLIPTokenizer
 
 from gen4det.diffusion.cross_attention import CrossAttentionRecorder, TokenMaps
 from gen4det.diffusion.schedulers import make_scheduler
 from gen4det.diffusion.settings import DenoisingSettings, ModelSource
-from gen4det.engines.mosaicfusion.draw import CanvasSampler, crop
+from gen4det.engines.mosaicfusion.draw import CanvasSampler, Heat, crop
 from gen4det.engines.mosaicfusion.plan import plan_manifest
 from gen4det.engines.mosaicfusion.refinement import label_region
 from gen4det.engines.mosaicfusion.settings import Settings
@@ -37,6 +45,8 @@ from gen4det.miniature.autoencoder import new_autoencoder
 from gen4det.miniature.diffusion import NOISE, new_text_encoder, new_unet
 from gen4det.miniature.foundation_settings import FoundationTraining
 from gen4det.miniature.tokenizer import build_tokenizer
+
+SIDES = ("plain", "capture", "blind", "serial", "serial_blind", "released", "labelling")
 
 
 def main() -> None:
@@ -55,8 +65,11 @@ def main() -> None:
     parser.add_argument("--scheduler", default="dpm-solver++")
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--canvases", type=int, default=8, help="in one batch")
+    parser.add_argument("--alone", type=int, help="of these, drawn one at a time; default: all")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
     parser.add_argument("--repeats", type=int, default=3, help="medians are shown")
     args = parser.parse_args()
+    args.alone = args.alone or args.canvases
     torch.set_num_threads(args.threads)
     logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as folder:
@@ -117,24 +130,32 @@ def measure(args: argparse.Namespace, model: str) -> dict:
                 output_type="np",
             )
 
-    def blind() -> None:
+    alone = rows[: args.alone]
+
+    def blind(batches: list[list[dict]]) -> None:
         recorder, sampler.recorder = sampler.recorder, _Idle(sampler.recorder)
         try:
-            sampler.draw(rows)
+            for batch in batches:
+                sampler.draw(batch)
         finally:
             sampler.recorder = recorder
 
     checkpoint = pipeline.scheduler
-    drawn = sampler.draw(rows)  # also warms up
     before = sampler.unet_calls
-    sampler.draw(rows)
+    drawn = sampler.draw(rows)  # also warms up
     calls = sampler.unet_calls - before
     runs: dict[str, Callable[[], object]] = {
         "plain": plain,
         "capture": lambda: sampler.draw(rows),
-        "blind": blind,
-        "serial": lambda: [sampler.draw([row]) for row in rows],
+        "blind": lambda: blind([rows]),
+        "serial": lambda: [sampler.draw([row]) for row in alone],
+        "serial_blind": lambda: blind([[row] for row in alone]),
+        "released": lambda: [draw_as_released(sampler, row) for row in alone],
         "labelling": lambda: label_all(rows, drawn, settings),
+    }
+    runs = {name: run for name, run in runs.items() if name in args.sides}
+    number = {
+        name: args.alone if name in ("serial", "serial_blind", "released") else args.canvases for name in runs
     }
     wall, cpu = ({name: [] for name in runs} for _ in range(2))
     for _ in range(args.repeats):  # interleaved, so that a busy moment of the machine hits all alike
@@ -147,25 +168,55 @@ def measure(args: argparse.Namespace, model: str) -> dict:
         "canvases": args.canvases,
         "regions": [region["box"] for region in rows[0]["regions"]],
         "threads": args.threads,
+        "steps": args.steps,
+        "differs_from_released": difference(drawn, draw_as_released(sampler, rows[0])),
         "unet_calls_per_batch": calls,
         "unet_calls_per_image": calls / args.canvases,
-        "wall": summary(wall, args.canvases),
-        "cpu": summary(cpu, args.canvases),
+        "wall": summary(wall, number),
+        "cpu": summary(cpu, number),
         "attention_bytes_per_image": attention_memory(sampler, rows[0], pipeline.vae_scale_factor),
     }
 
 
-def summary(seconds: dict[str, list[float]], canvases: int) -> dict:
-    """Medians and their ratios; CPU seconds stay meaningful on a busy machine."""
-    median = {name: statistics.median(times) for name, times in seconds.items()}
-    return {
-        "images_per_second": {name: round(canvases / s, 3) for name, s in median.items()},
-        "seconds": {name: [round(s, 3) for s in times] for name, times in seconds.items()},
-        "capture_over_plain": round(median["plain"] / median["capture"], 3),
-        "capture_over_blind": round(median["blind"] / median["capture"], 3),
-        "batched_over_serial": round(median["serial"] / median["capture"], 3),
-        "labelling_share_of_capture": round(median["labelling"] / median["capture"], 3),
+def summary(seconds: dict[str, list[float]], canvases: dict[str, int]) -> dict:
+    """Medians per canvas and their ratios; CPU seconds stay meaningful on a busy machine."""
+    per_canvas = {name: statistics.median(times) / canvases[name] for name, times in seconds.items()}
+    label = per_canvas.get("labelling", 0.0)
+    ratios = {
+        "capture_over_plain": ("plain", "capture"),
+        "capture_over_blind": ("blind", "capture"),
+        "batched_over_serial": ("serial", "capture"),
+        "batched_over_released": ("released", "capture"),
+        "serial_over_released": ("released", "serial"),
+        "blind_over_released": ("released", "blind"),
+        "serial_blind_over_released": ("released", "serial_blind"),
     }
+    known = {name: pair for name, pair in ratios.items() if per_canvas.keys() >= set(pair)}
+    return {
+        "images_per_second": {name: round(1 / s, 3) for name, s in per_canvas.items()},
+        "seconds": {name: [round(s, 3) for s in times] for name, times in seconds.items()},
+        **{name: round(per_canvas[a] / per_canvas[b], 3) for name, (a, b) in known.items()},
+        "with_labels": {
+            name: round((per_canvas[a] + label) / (per_canvas[b] + label), 3)
+            for name, (a, b) in known.items()
+            if a == "released" and label
+        },
+        "labelling_share_of_capture": round(label / per_canvas["capture"], 3)
+        if "capture" in per_canvas
+        else None,
+    }
+
+
+def difference(drawn: tuple[np.ndarray, list[list[Heat]]], released: tuple[np.ndarray, list[Heat]]) -> dict:
+    """How far the first canvas is from the released procedure's: in grey levels, and of the maps' peaks."""
+    images, heats = drawn
+    image, maps = released
+    apart = [
+        float(np.abs(ours[factor] / ours[factor].max() - theirs[factor] / theirs[factor].max()).max())
+        for ours, theirs in zip(heats[0], maps, strict=True)
+        for factor in ours
+    ]
+    return {"grey_levels": int(np.abs(images[0].astype(int) - image).max()), "maps": max(apart)}
 
 
 class _Idle:
