@@ -1,5 +1,7 @@
 """Losses and samples of a generator's fine-tuning, against formulas written out and diffusers' own."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ from diffusers.training_utils import compute_snr
 from tiny_detector import tiny_dataset, write_images
 
 from gen4det.core.errors import InputError
-from gen4det.data.images import ImageStore
+from gen4det.data.images import ImageStore, ShardWriter, encode_image
+from gen4det.diffusion import training_crops
 from gen4det.diffusion.features import FeatureTaps
 from gen4det.diffusion.finetuning import NoisePrediction
 from gen4det.diffusion.replay import add_noise, features_of, features_of_both, noise_schedule
@@ -187,5 +190,88 @@ def test_every_image_comes_once_in_each_pass_and_captions_may_be_left_out(tmp_pa
     assert read[:9] != read[9:]
     assert set(captions) == {"", "a photograph of square"}
     data["annotations"] = [label | {"iscrowd": 1} for label in data["annotations"]]
-    with pytest.raises(InputError, match="no image with an object"):
-        ObjectCrops(data, ImageStore(tmp_path / "x.zip"), side=16, seed=0)
+    bare = {"images": data["images"], "annotations": [], "categories": data["categories"]}
+    for nothing in (data, bare):
+        with pytest.raises(
+            InputError, match=r"^train\.json: none of 9 images shows an object .*; label some$"
+        ):
+            ObjectCrops(nothing, ImageStore(tmp_path / "x.zip"), side=16, seed=0, source="train.json")
+
+
+def test_images_without_a_box_are_left_out_and_no_crop_is_of_one(tmp_path):
+    data = write_images(tmp_path / "x.zip", [[3], [7], [20], [3]], seed=1)
+    crowd, empty = data["images"][1]["id"], data["images"][2]["id"]
+    data["annotations"] = [it for it in data["annotations"] if it["image_id"] != empty]
+    for label in data["annotations"]:
+        label["iscrowd"] = int(label["image_id"] == crowd)
+    crops = ObjectCrops(data, ImageStore(tmp_path / "x.zip"), side=16, seed=0)
+    assert len(crops) == 2
+    assert {crops[number]["caption"] for number in range(8)} == {"a photograph of square"}
+
+
+def test_of_a_thousand_annotations_crops_hold_their_objects_and_captions_name_all_that_is_in_them(
+    tmp_path, monkeypatch
+):
+    """Windows by brute force: the union of an anchor and its nearest neighbour, one to two times its side."""
+    rng, names = np.random.default_rng(5), {1: "cup", 2: "salt and pepper, ground", 3: "fish"}
+    images, labels = [], []
+    with ShardWriter(tmp_path / "x.zip") as writer:
+        for number in range(50):
+            height, width = (int(it) for it in rng.integers(40, 90, 2))
+            images.append({"id": number, "file_name": f"{number}.png", "height": height, "width": width})
+            writer.add(f"{number}.png", encode_image(np.zeros((height, width, 3), np.uint8), "png"))
+            for _ in range(rng.integers(1, 5)):
+                x, y = rng.uniform(0, width - 8), rng.uniform(0, height - 8)
+                w, h = rng.uniform(4, width - x), rng.uniform(4, height - y)
+                category = int(rng.integers(1, 4))
+                labels.append({"image_id": number, "category_id": category, "bbox": [x, y, w, h]})
+    categories = [{"id": key, "name": name} for key, name in names.items()]
+    data = {"images": images, "annotations": labels, "categories": categories}
+    crops = ObjectCrops(data, ImageStore(tmp_path / "x.zip"), side=32, seed=0)
+    windows = []
+    drawn = training_crops.object_window
+    monkeypatch.setattr(
+        training_crops,
+        "object_window",
+        lambda boxes, size, rng, **more: (
+            windows.append((boxes, drawn(boxes, size, rng, **more))) or windows[-1][1]
+        ),
+    )
+    kinds = set()
+    for number in range(1000):
+        sample = crops[number]
+        boxes, window = windows[-1]
+        assert sample["pixels"].shape == (3, 32, 32) and sample["pixels"].abs().max() <= 1
+        found = {count for count in (1, 2) if any(it[count - 1] for it in _around(boxes, window))}
+        assert found, (boxes, window)
+        kinds |= found if len(found) == 1 else set()
+        of_image = [it for it in labels if it["bbox"] in boxes]
+        shown = {names[it["category_id"]] for it in of_image if _common_area(it["bbox"], window) > 0}
+        orders = itertools.permutations(shown)
+        assert sample["caption"] in {f"a photograph of {' and '.join(order)}" for order in orders}
+    assert kinds == {1, 2}
+
+
+def _around(boxes, window):
+    """For each anchor whether one object, and whether two, may have made a window."""
+    corners = np.array([[x, y, x + w, y + h] for x, y, w, h in boxes])
+    centres = (corners[:, :2] + corners[:, 2:]) / 2
+    for anchor in range(len(boxes)):
+        order = np.argsort(np.hypot(*(centres - centres[anchor]).T), kind="stable")
+        yield [_may_hold(corners[order[:count]], window) for count in (1, 2)]
+
+
+def _may_hold(corners, window) -> bool:
+    """Whether objects lie in a window of one to two times their side, cut right and below or not."""
+    (left, top), (right, bottom) = corners[:, :2].min(0), corners[:, 2:].max(0)
+    side = max(right - left, bottom - top)
+    inside = window.left <= left and window.top <= top and window.right >= right - 1
+    inside = inside and window.bottom >= bottom - 1
+    return inside and max(window.right - window.left, window.bottom - window.top) <= 2 * side + 2
+
+
+def _common_area(box, window) -> float:
+    x, y, w, h = box
+    wide = min(x + w, window.right) - max(x, window.left)
+    high = min(y + h, window.bottom) - max(y, window.top)
+    return max(wide, 0) * max(high, 0)

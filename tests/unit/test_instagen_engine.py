@@ -14,8 +14,12 @@ from safetensors.torch import load_file
 from tiny_detector import tiny_dataset
 
 from gen4det.core.errors import InputError
+from gen4det.data.annotations import write_annotations
+from gen4det.data.datasets import load_dataset
 from gen4det.data.images import ImageStore
 from gen4det.data.shards import load_shard, read_array
+from gen4det.data.source_settings import SubsetDataset
+from gen4det.data.subsets import write_subset
 from gen4det.detection.grounding_head import Objects, predictions
 from gen4det.diffusion.features import FeatureTaps
 from gen4det.diffusion.guidance import guided_noise
@@ -27,7 +31,7 @@ from gen4det.engines.instagen.draw import Sampler
 from gen4det.engines.instagen.feature_bank import FeatureBank, texts_of
 from gen4det.engines.instagen.fit_head import Lesson, feature_bank
 from gen4det.engines.instagen.label import suppressed
-from gen4det.engines.instagen.samples import DrawnImages, base_labels, slots_of
+from gen4det.engines.instagen.samples import DrawnImages, base_labels, objects_of, slots_of
 from gen4det.engines.instagen.saved_head import kept_epochs, load_head
 from gen4det.engines.instagen.teacher import Teacher
 from gen4det.engines.instagen.vocabulary import Vocabulary, vocabulary
@@ -150,6 +154,19 @@ def test_images_do_not_depend_on_the_number_of_shards(run, tmp_path):
         name = f"{item.row['index']:012d}.png"
         shard = item.row["batch"] % 2
         assert np.array_equal(store.image(f"{shard}.zip/{name}"), item.image)
+
+
+def test_images_of_any_batch_size_are_the_same_but_for_rounding(run):
+    """Prompts and seeds are equal; arithmetic of batches differs in last digits."""
+    wide, single = (run.worker("plan", settings=small(images={"batch_size": it})).plan() for it in (4, 1))
+    strip = [[{key: row[key] for key in row if key != "batch"} for row in rows] for rows in (wide, single)]
+    assert strip[0] == strip[1] and len({row["batch"] for row in single}) == len(single)
+    sampler = Sampler(source(run.generator), run.settings.images.denoising, "cpu")
+    together, latents, _ = sampler.draw(wide[:3])
+    for row, image, noisy in zip(single[:3], together, latents, strict=True):
+        alone, own, _ = sampler.draw([row])
+        assert np.abs(alone[0].astype(int) - image).max() <= 1
+        np.testing.assert_allclose(own[0], noisy, atol=1e-4)
 
 
 # --- features -------------------------------------------------------------------------------------------
@@ -399,6 +416,58 @@ def test_categories_zero_and_one_may_be_novel(run):
     answers = [[0, 0.9, 1, 1, 5, 5], [5, 0.9, 2, 2, 6, 6], [6, 0.9, 0, 0, 3, 3], [5, 0.7, 0, 0, 3, 3]]
     assert base_labels(answers, [1, 5], words, 0.8) == [(5, 0.9, [2, 2, 6, 6])]
     assert base_labels(answers, [0, 1], words, 0.8) == []
+
+
+def test_head_and_labels_with_categories_zero_and_one_as_the_novel_ones(model, tmp_path):
+    """From the data set to labels: a slot is never taken for the category of its number."""
+    ids = {RING: 0, DISC: 1, SQUARE: 5}
+    whole = tiny_dataset(tmp_path)
+    for split in (whole.train, whole.validation):
+        data = split.load()
+        for label in data["annotations"]:
+            label["category_id"] = ids[label["category_id"]]
+        data["categories"] = [
+            it | {"id": ids[it["id"]], "split": "base" if it["id"] == SQUARE else "novel"}
+            for it in data["categories"]
+        ]
+        write_annotations(split.annotations_path, data)
+    renamed = load_dataset(whole.path)
+    (tmp_path / "base").mkdir()
+    subset = SubsetDataset(source="subset", of="tiny", labels="base")
+    write_subset("tiny-base", subset, renamed.path, tmp_path / "base/dataset.json")
+    settings = generous(
+        images={"base_per_category": 4, "novel_per_category": 4, "pairs": 0.9},
+        head={"epochs": 2, "self_training_from": 1},
+    )
+    run = Run(settings, model, load_dataset(tmp_path / "base/dataset.json"), tmp_path)
+    run.generator = model
+    run.rows = run.worker("plan").plan()
+    orders = [row["categories"] for row in run.rows]
+    assert [1, 0] in orders or [0, 1] in orders, orders
+    assert {order[0] for order in orders} == {0, 1, 5}
+    run.draw(run.rows, run.shard)
+    box = {0: BOX[RING], 1: BOX[DISC], 5: BOX[SQUARE]}
+    run.detect({
+        1_000_000 + row["index"]: [[it, 0.95, *box[it]] for it in row["categories"]] for row in run.rows
+    })  # fmt: skip
+    work = lesson(run, settings)
+    assert work.words == Vocabulary((5,), (0, 1), tuple(it["id"] for it in run.dataset.categories))
+    novel = work.sets[1]
+    records = [it.record for it in novel]
+    features = work.bank(work.images.latents(novel), records)
+    found = work.teacher.labels(
+        features, texts_of(records, work.vectors), slots_of(records), records, work.novel, 0.0005
+    )
+    for record, of_image in zip(records, found, strict=True):
+        assert {category for category, *_ in of_image} == set(record["categories"]) - {5}
+        slots = objects_of(of_image, record).slots.tolist()
+        assert [record["categories"][slot] for slot in slots] == [category for category, *_ in of_image]
+    run.fit("head")
+    given = labels(run, settings)
+    for row in run.rows:
+        seen, keep = given[row["index"]]
+        assert keep and {it for it, by in seen if by == "head"} == set(row["categories"]) & {0, 1}
+        assert {it for it, by in seen if by == "detector"} == set(row["categories"]) & {5}
 
 
 def test_overlapping_labels_of_a_class_are_suppressed():

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -94,6 +95,7 @@ class ObjectCrops(TorchDataset):
         template: of captions; {} is where the names go.
         without_caption: share of samples whose caption is empty.
         neighbours: objects that a crop is drawn around, at most.
+        source: of the annotations, for errors.
 
     Raises:
         InputError: no image shows an object.
@@ -109,6 +111,7 @@ class ObjectCrops(TorchDataset):
         template: str = "a photograph of {}",
         without_caption: float = 0.0,
         neighbours: int = 2,
+        source: str | Path = "annotations",
     ):
         names = {category["id"]: spoken_name(category) for category in annotations["categories"]}
         of_image = index_annotations(annotations)
@@ -122,7 +125,10 @@ class ObjectCrops(TorchDataset):
             if objects:
                 self.samples.append((image_name(record), objects))
         if not self.samples:
-            raise InputError("no image with an object to learn from")
+            raise InputError(
+                f"{source}: none of {len(annotations['images'])} images shows an object to learn from "
+                "(crowds and boxes of less than a pixel are none); label some"
+            )
         self.images, self.side, self.seed = images, side, seed
         self.template, self.without_caption = template, without_caption
         self.neighbours = neighbours

@@ -38,6 +38,7 @@ class Fit(base.Fit):
             template=settings.prompt,
             without_caption=chosen.without_caption,
             neighbours=chosen.neighbours,
+            source=self.dataset.train.annotations_path,
         )
         steps = round(chosen.epochs * len(crops) / chosen.batch_size)
         facts = {"images": len(crops), "steps": steps}

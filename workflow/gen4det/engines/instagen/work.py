@@ -62,6 +62,9 @@ def fitting(settings: Settings, step: str, size: DataSize) -> Fitting:
 
 
 def labelling(settings: Settings, size: DataSize) -> Fitting:
-    """One pass of each image of a novel category, and the head without its backward pass."""
-    images = amounts(settings, size)[1] * settings.images.novel_per_category
+    """One pass of each image of a novel category that is used, and the head without its backward pass; none
+    where the detector labels."""
+    drawn, used = settings.images.novel_per_category, settings.labels.novel_per_category
+    asked = 0 if settings.labels.novel_by == "detector" else min(drawn, drawn if used is None else used)
+    images = amounts(settings, size)[1] * asked
     return Fitting(round(images), 2 + HEAD / 3, settings.size**2, 0, settings.features.precision, 0)
