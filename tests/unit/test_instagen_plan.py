@@ -139,3 +139,5 @@ def test_the_published_amounts_are_counted():
     assert generator.images == 6 * 107_761 and generator.evaluations == 3
     assert head.images == 12 * 60_000 + 6 * 17 * 1250  # the U-Net sees an image once for both guidance halves
     assert labelling(Settings(), coco).images == 51_000
+    assert labelling(Settings(labels={"novel_per_category": 1000}), coco).images == 17_000
+    assert labelling(Settings(labels={"novel_by": "detector"}), coco).images == 0

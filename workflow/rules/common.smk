@@ -18,6 +18,7 @@ from gen4det.orchestration.commands import (
 from gen4det.orchestration.fidelity_jobs import FidelityJobs
 from gen4det.orchestration.jobs import Jobs
 from gen4det.orchestration.judge_jobs import JudgeJobs
+from gen4det.orchestration.label_jobs import LabelJobs
 from gen4det.orchestration.lineage import follow_inputs, ignore_times
 from gen4det.orchestration.messages import (
     explain_failures,
@@ -57,6 +58,7 @@ except InputError as error:
     sys.exit(str(error))  # one line; an exception would add Snakemake's own three
 
 judge_jobs = JudgeJobs(jobs)
+label_jobs = LabelJobs(jobs)
 fidelity_jobs = FidelityJobs(jobs)
 page_jobs = PageJobs(jobs)
 

@@ -40,6 +40,10 @@ class EngineSettings(Settings):
     needs_images: ClassVar[bool] = True
     """Whether the method reads real images; without, names of categories suffice."""
 
+    labels_measured: ClassVar[bool] = False
+    """Whether its room has a module `label_quality`, which compares a labeller with the truth, and its
+    variants have the fit steps `generator` and `head` and the field `labeller`."""
+
     method: str
     """Name of the room in gen4det/engines; each engine narrows it to its own name."""
     image_format: Literal["png", "jpg"] = "png"

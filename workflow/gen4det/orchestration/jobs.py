@@ -60,6 +60,8 @@ class Jobs(ExportJobs):
             pages.append(f"{self.results}/figures/{study}_gallery.pdf")
         if self.project.studies[study].categories:
             pages.append(f"{self.results}/tables/{study}_categories.csv")
+        if self.project.measured_labels(study):
+            pages.append(f"{self.results}/tables/{study}_labels.csv")
         for dataset in self.project.layout_pages(study):
             pages.append(f"{self.results}/figures/layouts_{dataset}.pdf")
         for dataset, engine in self.project.studies[study].sets:

@@ -127,7 +127,9 @@ class PageJobs:
         study = self.project.studies[wildcards.study]
         place = f"{self.results}/figures/{wildcards.study}"
         gains = [f"What each category gains={place}_categories.png"] if study.categories else []
-        return [f"{study.table.title}={place}.png", *gains]
+        measured = self.project.measured_labels(wildcards.study)
+        right = [f"How right labels are={place}_labels.png"] if measured else []
+        return [f"{study.table.title}={place}.png", *gains, *right]
 
     def fits(self, wildcards: Any) -> list[str]:
         """<data set>/<engine>, <step>=losses.csv of what the engines of a study learned."""

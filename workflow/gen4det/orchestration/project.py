@@ -50,6 +50,17 @@ class Project:
         tabled = [pair for study in self.studies.values() for pair in study.sets]
         return list(dict.fromkeys(tabled + [(it.dataset, it.engine) for it in self.config.exports]))
 
+    def measured_labels(self, study: str) -> list[tuple[str, str]]:
+        """(data set, variant) of the sets of a study whose labels are compared with the truth: the study
+        asks for it, they are the miniature's, and their engine can."""
+        known, asked = self.config.datasets, self.studies[study]
+        found = []
+        for dataset, name in asked.sets if asked.label_quality else ():
+            whole = known[dataset].of if known[dataset].source == "subset" else dataset
+            if known[whole].source == "miniature" and self.engines[name].settings.labels_measured:
+                found.append((dataset, name))
+        return found
+
     @property
     def judged_sets(self) -> list[tuple[str, str]]:
         """Of these, in their order, those whose fidelity is measured."""

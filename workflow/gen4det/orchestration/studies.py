@@ -16,7 +16,7 @@ from gen4det.orchestration.scale import NAME, Config, Name, unique
 REAL: Name = "real"
 """Arm that is trained on the real images alone; filters ask its detector."""
 
-ELSEWHERE = {"gallery", "arms", "categories", "generated", "question"}
+ELSEWHERE = {"gallery", "arms", "categories", "generated", "question", "label_quality"}
 """Keys of a study that its table does not read as they stand."""
 
 
@@ -70,6 +70,9 @@ class Study(Settings):
     generated: bool = False
     """Whether the table also says of the sets that each row trains on how many images they offer, what share
     of their labels was rejected, what a detector of real images makes of them, and what they cost."""
+    label_quality: bool = False
+    """Whether there is a second table and figure: precision and recall of the labels of engines that find
+    novel categories, along the epochs of their fit. In the miniature alone, whose scenes have a truth."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(unique)] = ()
     """Seeds every detector of this table is trained with; none: those of the scale."""
     gallery: dict[str, Any] = {}
@@ -109,6 +112,8 @@ class CheckedStudy:
     """Whether categories are shown one by one."""
     question: str = ""
     """What it asks, in words."""
+    label_quality: bool = False
+    """Whether labels are compared with the truth."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -180,6 +185,7 @@ def load_study(name: str, config: Config, variants: dict, *, source: str, root: 
         parse_settings(GallerySettings, gallery, source=f"{file}: gallery"),
         study.categories,
         study.question,
+        study.label_quality,
     )
 
 

@@ -73,7 +73,7 @@ class Labeller(base.Labeller):
         ]
         if self.settings.labels.novel_by == DETECTOR:
             for place in asked:
-                found[place] = self._renamed(batch[place].record, answers)
+                found[place] = renamed(batch[place].record, answers, self.settings.labels.overlap)
         elif asked:
             records = [batch[place].record for place in asked]
             latents = torch.from_numpy(np.stack([batch[place].array(LATENTS) for place in asked]))
@@ -93,14 +93,6 @@ class Labeller(base.Labeller):
             for place, of_image in zip(asked, new, strict=True):
                 found[place] = suppressed(of_image, self.settings.labels.overlap)
         return found
-
-    def _renamed(self, record: dict, answers: dict) -> list[Found]:
-        """What the detector takes for anything, under the name of the one category that was asked for."""
-        if len(record["categories"]) > 1:
-            return []
-        (category,) = record["categories"]
-        found = [(category, score, list(box)) for _, score, *box in answers.get(str(record["id"]), [])]
-        return suppressed(found, self.settings.labels.overlap or 0.5)
 
     def _labels(self, drawn: base.Drawn, answers: list, candidates: list[Found]) -> base.Labels:
         record, by_detector = drawn.record, self.settings.labels.novel_by == DETECTOR
@@ -130,6 +122,21 @@ def instance(found: Found, labeller: str) -> base.Instance:
     """A label."""
     category, score, box = found
     return base.Instance(category, box, score=min(score, 1.0), labeller=labeller)
+
+
+def renamed(record: dict, answers: dict, overlap: float | None) -> list[Found]:
+    """What the detector takes for anything, under the name of the one category that was asked for; the
+    control.
+
+    Args:
+        answers: by image id, see `read_detections`.
+        overlap: IoU from which the worse of two boxes is left out; None: 0.5.
+    """
+    if len(record["categories"]) > 1:
+        return []
+    (category,) = record["categories"]
+    found = [(category, score, list(box)) for _, score, *box in answers.get(str(record["id"]), [])]
+    return suppressed(found, overlap or 0.5)
 
 
 def suppressed(found: list[Found], overlap: float | None) -> list[Found]:

@@ -172,6 +172,8 @@ class Settings(EngineSettings):
         ),
     )
 
+    labels_measured: ClassVar[bool] = True
+
     method: Literal["instagen"] = "instagen"
     vocabulary: Literal["open", "closed"] = "open"
     """open: base categories are labelled in the training images, novel ones are not, and the head finds them.

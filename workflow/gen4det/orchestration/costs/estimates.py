@@ -231,6 +231,8 @@ class Estimator:
     def _measure_set(self, task: Task) -> Estimate:
         return Estimate(work=1, unit="sets", stored=self.costs.files.score)
 
+    _label_quality = _measure_set  # of some hundred rendered scenes; in the miniature alone
+
     def _rated(self, images: int | None) -> Estimate:
         if images is None:
             return Estimate(work=None, unit="images", seconds=None, stored=None)

@@ -42,7 +42,7 @@ RULES = (
     "label",
     "calibrate", "rate", "detect", "detect_real", "filter", "filter_page", "train", "predict", "measure",
     "loss_curve", "fit_curve", "measure_set", "fidelity", "table", "figure", "gallery",
-    "category_gains", "layout_page", "export",
+    "category_gains", "layout_page", "label_quality", "label_table", "export",
 )  # fmt: skip
 """Rules in the order of the work; those that train the miniature's models are not part of a study."""
 
@@ -139,6 +139,8 @@ def _measuring(project: Project, sets: list[tuple[str, str]]) -> Iterator[Task]:
     yield from (Task("rate", "measure", project.shards(pair[1]), *pair) for pair in unique(rated))
     told = unique(pair for study in project.studies.values() if study.table.sets for pair in study.sets)
     yield from (Task("measure_set", "plot", 1, *pair) for pair in told)
+    compared = unique(pair for study in project.studies for pair in project.measured_labels(study))
+    yield from (Task("label_quality", "measure", 1, *pair) for pair in compared)
     judged = [(dataset, project.engines[name]) for dataset, name in told if project.judge(dataset)]
     for pair in unique((dataset, engine.labels_of) for dataset, engine in judged):
         yield Task("fidelity", "measure", 1, *pair)
@@ -184,12 +186,14 @@ def _training(project: Project) -> Iterator[Task]:
 
 
 def _plotting(project: Project) -> Iterator[Task]:
-    for study in project.studies.values():
+    for name, study in project.studies.items():
         yield from (Task(rule, "plot") for rule in ("table", "figure"))
         if study.engines:
             yield Task("gallery", "plot")
         if study.categories:
             yield Task("category_gains", "plot")
+        if project.measured_labels(name):
+            yield Task("label_table", "plot")
     yield from (Task("layout_page", "plot", 1, dataset) for dataset in _shown(project))
     for it in project.config.exports:
         yield Task("export", "data", dataset=it.dataset, engine=it.engine, merged=it.merged)
