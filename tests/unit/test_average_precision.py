@@ -191,6 +191,27 @@ def test_coco_equals_pycocotools(seed, crowded):
     assert_same(measured, {kind: coco_reference(ground_truth, detections, kind) for kind in KINDS})
 
 
+def test_base_novel_and_all_are_means_over_pycocotools_classes_not_rounded():
+    """Of neither kind is one class more; the last class has no object."""
+    truth, detections = random_world(3, "coco")
+    truth["categories"][2] |= {"split": None}
+    box = average_precision(truth, detections, protocol="coco")["box"]
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = COCO()
+        reference.dataset = copy.deepcopy(truth)
+        reference.createIndex()
+        evaluation = COCOeval(reference, reference.loadRes(only(detections, "box")), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+    at_half = 100 * evaluation.eval["precision"][0, :, :, 0, -1].mean(0)  # -100 where there is no object
+    split = [category["split"] for category in truth["categories"]]
+    for name, kinds in (("base", {"base"}), ("novel", {"novel"}), ("basenovel", {"base", "novel"})):
+        classes = [value for value, kind in zip(at_half, split, strict=True) if kind in kinds and value >= 0]
+        assert len(classes) > 1
+        assert box[f"AP50{name}"] == pytest.approx(np.mean(classes), abs=TOLERANCE)
+        assert box[f"AP50{name}"] != round(box[f"AP50{name}"], 1)
+
+
 @pytest.mark.parametrize(("seed", "crowded"), WORLDS)
 def test_lvis_equals_the_official_package(official_lvis, seed, crowded):
     ground_truth, detections = random_world(seed, "lvis", crowded=crowded)

@@ -154,6 +154,11 @@ def test_images_do_not_depend_on_the_number_of_shards(run, tmp_path):
         name = f"{item.row['index']:012d}.png"
         shard = item.row["batch"] % 2
         assert np.array_equal(store.image(f"{shard}.zip/{name}"), item.image)
+    whole, first, second = (
+        {it["id"]: it | {"file_name": None} for it in load_shard(path)["images"]}
+        for path in (run.shard, tmp_path / "0.arrow", tmp_path / "1.arrow")
+    )
+    assert first and second and whole == first | second
 
 
 def test_images_of_any_batch_size_are_the_same_but_for_rounding(run):
