@@ -1,7 +1,9 @@
 """Detectors on a frozen diffusion model: DiffusionEngine's acceptance checks 1 to 3 and 6 for its adapter."""
 
 import copy
+import csv
 import hashlib
+import math
 import shutil
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_adapter import CONFIGS, World, config_file, save_model
-from tiny_detector import StopAfter, write_images
+from tiny_detector import StopAfter, tiny_dataset, write_images
 
 from gen4det.core.errors import InputError
 from gen4det.data.images import ImageStore
@@ -18,6 +20,7 @@ from gen4det.detection.detectors import build_model, fit_diffusion, limit_detect
 from gen4det.detection.inference import predict
 from gen4det.detection.labelling import detect_in_features
 from gen4det.detection.settings import DetectorSettings
+from gen4det.detection.training import train
 from gen4det.detection.weights import load_detector
 from gen4det.diffusion.frozen import FrozenFeatures, fingerprint, load_frozen
 from gen4det.diffusion.pipelines import load_text_to_image
@@ -178,6 +181,19 @@ def test_check_2_training_changes_the_adapter_and_nothing_else(world, frozen, ki
     unchanged = [name for name, value in after.items() if torch.equal(value, seen["before"][name])]
     # DINO builds as many box branches as it may need; a detector without them changes everywhere.
     assert not unchanged, unchanged
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_check_10_batches_without_objects_are_learned_from(world, kind, tmp_path):
+    empty = tiny_dataset(tmp_path / "data", [[3]] + [[]] * 11)
+    settings = world.settings(kind, keep_empty=True, iterations=3)
+    output = tmp_path / "weights.safetensors"
+    assert train(settings, empty, [], output, fingerprint={}).finished
+    with open(tmp_path / "losses.csv") as stream:
+        losses = list(csv.DictReader(stream))
+    boxes = [sum(float(row[name] or 0) for name in row if "bbox" in name) for row in losses]
+    assert 0 in boxes, "no batch was without objects"
+    assert all(math.isfinite(float(value)) for row in losses for value in row.values() if value)
 
 
 def test_weights_hold_no_unet(trained, frozen):
