@@ -148,11 +148,14 @@ def test_each_row_says_whether_its_change_is_more_than_chance():
     rows = study_rows(settings, found)
     text = to_markdown(settings, rows)
     told = r"- \+ Drawn_50%: mask AP changes by \+5.5 against real images \(\+\d.*: more than chance"
-    assert re.search(told, text)
+    assert re.search(told, text) and "seeds alone" not in text
     assert "late: mask AP changes by +1.8 against real images; one seed: could be chance" in text
     assert [line["mask_AP_told"] for line in parsed(to_csv(settings, rows))] == ["", "yes", ""]
     found["drawn"][1] = by_category(0, 20, 30, 40)
     assert ": could be chance" in to_markdown(settings, study_rows(settings, found))
+    settings = study(metrics=["mask_AP50"], published={})
+    text = to_markdown(settings, study_rows(settings, found))
+    assert "3 seeds alone: which categories were asked about is not in it)" in text, "no AP50 by category"
 
 
 def test_with_one_seed_nothing_is_said_of_chance_but_that_it_is_not_known():

@@ -13,8 +13,9 @@ SCALE_NOTES = {
 """How a scale is spelled out wherever its numbers are shown; others by their own name."""
 NOTHING = "–"
 WORDS = (
-    "Is a change more than chance? Intervals at 95%: categories resampled, seeds by Student's distribution "
-    "(evaluation/differences.py); of twenty rows without any effect one would be called so."
+    "Is a change more than chance? Intervals at 95%: categories resampled where a metric is their mean AP, "
+    "seeds by Student's distribution (evaluation/differences.py); of twenty rows without any effect one "
+    "would be called so."
 )
 ONE_SEED = "One seed cannot say whether a change is more than chance."
 
@@ -94,7 +95,8 @@ def _in_words(settings: StudySettings, row: Row) -> str:
         return f"{changed}; one seed: could be chance"
     where = cell.interval
     what = "more than chance" if where.told else "could be chance"
-    return f"{changed} ({signed(where.low)} to {signed(where.high)}, {where.seeds} seeds): {what}"
+    alone = " alone: which categories were asked about is not in it" if where.categories is None else ""
+    return f"{changed} ({signed(where.low)} to {signed(where.high)}, {where.seeds} seeds{alone}): {what}"
 
 
 def scale_note(settings: StudySettings) -> str:
