@@ -19,6 +19,8 @@ rule train:
         "<logs>/train/{dataset}/{detector}/{arm}/seed{seed}.log",
     benchmark:
         "<benchmarks>/train/{dataset}/{detector}/{arm}/seed{seed}.tsv"
+    # The longest jobs: what one finished training lets begin can wait beside the next, not the other way round.
+    priority: 1
     conda:
         "../../envs/compute.yaml"
     threads: jobs.needs("train").threads
