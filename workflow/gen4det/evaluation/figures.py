@@ -112,8 +112,7 @@ def _draw_published(
 def _legend(settings: StudySettings, rows: list[Row], published: bool) -> list[Line2D]:
     handles = []
     for number, row in enumerate(rows):
-        label = row.label if not row.missing else f"{row.label}, seeds {row.seeds}"
-        handles.append(_handle(label, PALETTE[number], MARKERS[number]))
+        handles.append(_handle(row.caption, PALETTE[number], MARKERS[number]))
     if len(settings.seeds) > 1:
         handles.append(Line2D([], [], color=GREY, linewidth=1.2, label="mean over seeds"))
     if published:

@@ -87,8 +87,7 @@ def _published(axes: Axes, rows: list[Row], metric: str) -> None:
 
 def _finish(axes: Axes, rows: list[Row], title: str) -> None:
     axes.set_title(title, loc="left", fontweight="bold")
-    labels = (row.label if not row.missing else f"{row.label}, seeds {row.seeds}" for row in rows)
-    axes.set_yticks(range(len(rows)), list(labels))
+    axes.set_yticks(range(len(rows)), [row.caption for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.margins(x=0.08)
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))

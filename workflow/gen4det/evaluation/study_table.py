@@ -67,6 +67,11 @@ class Row:
         return f"{text} (missing: {', '.join(map(str, self.missing))})" if self.missing else text
 
     @property
+    def caption(self) -> str:
+        """The label; where seeds are missing, with those that are there."""
+        return f"{self.label}, seeds {self.seeds}" if self.missing else self.label
+
+    @property
     def refusal(self) -> str:
         """Reasons of missing seeds in one line; empty if there are none."""
         return "; ".join(self.refused)
