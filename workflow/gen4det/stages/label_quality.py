@@ -12,11 +12,11 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from gen4det.core.provenance import RunRecord, write_json
-from gen4det.core.settings import Settings, parse_settings
+from gen4det.core.settings import Settings
 from gen4det.data.datasets import load_dataset
 from gen4det.data.images import ShardWriter, encode_image
 from gen4det.diffusion.settings import FoundationSettings, ModelSource
-from gen4det.engines.base import settings_class
+from gen4det.engines.base import engine_settings
 from gen4det.stages._cli import run, stage_parser, stage_settings
 from gen4det.stages._device import add_device_arguments, torch_device
 from gen4det.stages.detect import require_trained_on
@@ -49,9 +49,7 @@ def main() -> None:
     add_device_arguments(parser)
     args = parser.parse_args()
     settings = stage_settings(args, LabelQualitySettings)
-    variant = parse_settings(
-        settings_class(settings.engine.get("method", "")), settings.engine, source="--settings: engine"
-    )
+    variant = engine_settings(settings.engine.get("method", ""), settings.engine, source="--settings: engine")
     dataset = load_dataset(args.dataset)
     require_trained_on(args.detector, dataset)
     with RunRecord(
