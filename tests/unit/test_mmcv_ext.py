@@ -186,6 +186,20 @@ def test_roi_align_gradient_equals_finite_differences(order):
         )
 
 
+@pytest.mark.parametrize("ratio", [0, 3])
+def test_roi_align_gradient_is_the_transposed_product(ratio):
+    """Regions of one to twenty samples in a bin, which share windows of one width, and some outside."""
+    rng = np.random.default_rng(11)
+    feature = torch.from_numpy(rng.normal(size=(3, 4, 17, 23))).requires_grad_()
+    rois = torch.cat([random_rois(rng, 20, 3, side) for side in (2, 17, 60)])
+    rois[::7, 1:] -= 30
+    output = roi_align(feature, rois, (3, 5), 1.0, ratio, True)
+    direction = torch.from_numpy(rng.normal(size=output.shape))
+    (gradient,) = torch.autograd.grad(output, feature, direction)
+    torch.testing.assert_close((gradient * feature).sum(), (output * direction).sum())
+    assert gradient.abs().sum() > 0
+
+
 @pytest.mark.parametrize("images", [6, 9])  # 9: the last three have no region
 def test_roi_align_of_one_region_per_image_equals_the_general_path(images):
     rng = np.random.default_rng(5)

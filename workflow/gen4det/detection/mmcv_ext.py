@@ -14,17 +14,19 @@ import importlib.metadata
 import importlib.util
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from gen4det.detection.mmcv_attention import ms_deform_attn_backward, ms_deform_attn_forward
 
 NAME = "mmcv._ext"
 _NMS_BLOCK = 256  # boxes whose mutual overlaps are resolved one after the other
-_ROI_CHUNK_BYTES = 64 * 2**20  # bound on the intermediate tensor of RoIAlign
+_ROI_CHUNK_BYTES = 64 * 2**20  # bound on the intermediate tensors of RoIAlign
 
 
 class _Operators(types.ModuleType):
@@ -157,9 +159,11 @@ def _iou(first: np.ndarray, second: np.ndarray, offset: int) -> np.ndarray:
 #
 # Average pooling over a grid of bilinear samples is separable: bin (p, q) of a region is the sum over pixels
 # (y, x) of R[p, y] * C[q, x] * feature[y, x], where row p of R collects the bilinear weights of that bin's
-# sampling rows, and C those of the columns. Two matrix products therefore replace the sampling, whatever the
-# number of samples, and the backward pass is the same two products transposed. Nothing depends on the order
-# of threads.
+# sampling rows, and C those of the columns. The samples of a bin lie at most a pixel apart as a rule, so
+# that a row of R or C has a few weights next to each other: a window. A bin is then a weighted sum of the few
+# pixels in two windows, one lookup for the bins of all regions and images, and the gradient a product with
+# the same sparse matrix transposed. Targets of masks have one channel and one region in each image, and there
+# two small dense products are faster. Nothing depends on the order of threads.
 
 
 def roi_align_forward(
@@ -200,16 +204,17 @@ def roi_align_forward(
         arguments = (spatial_scale, *size, sampling_ratio, aligned)
         output.copy_(kernels.roi_align(feature.to(dtype), rois.to(dtype), *arguments))
         return
-    work = feature.permute(0, 2, 3, 1).to(dtype).contiguous()
-    height, width, channels = work.shape[1:]
     size = (aligned_height, aligned_width)
-    across, down = _weights(rois, (height, width), size, spatial_scale, sampling_ratio, aligned, work.dtype)
-    for image, chosen in _groups(rois, aligned_height * width * channels * work.element_size()):
-        plane = work[image].reshape(-1, height, width * channels)  # one plane, or one for each region
-        rows = torch.matmul(down[chosen].reshape(len(plane), -1, height), plane)
-        rows = rows.view(-1, aligned_height, width, channels)
-        bins = torch.einsum("rqw,rpwc->rpqc", across[chosen], rows).permute(0, 3, 1, 2)
-        output[chosen] = bins.to(output.dtype)
+    windows = _windows(rois.to(dtype), feature.shape[2:], size, spatial_scale, sampling_ratio, aligned)
+    if _one_region_per_image(rois):
+        for piece, down, across in _planes(windows, feature):
+            plane = feature[piece].to(dtype)
+            output[piece] = (down @ plane @ across.transpose(2, 3)).to(output.dtype)
+        return
+    pixels = feature.permute(0, 2, 3, 1).to(dtype).reshape(-1, feature.shape[1])
+    for piece, index, weights in _taps(rois, windows, feature.shape[2:]):
+        bins = functional.embedding_bag(index, pixels, per_sample_weights=weights, mode="sum")
+        output[piece] = bins.view(-1, *size, feature.shape[1]).permute(0, 3, 1, 2).to(output.dtype)
 
 
 def roi_align_backward(
@@ -240,16 +245,22 @@ def roi_align_backward(
         where = (spatial_scale, aligned_height, aligned_width, *grad_input.shape, sampling_ratio, aligned)
         grad_input += kernels._roi_align_backward(grad_output.to(dtype), rois.to(dtype), *where)
         return
-    bins = grad_output.permute(0, 2, 3, 1).to(dtype).contiguous()
-    images, channels, height, width = grad_input.shape
     size = (aligned_height, aligned_width)
-    total = torch.zeros((images, height, width * channels), dtype=dtype, device=bins.device)
-    across, down = _weights(rois, (height, width), size, spatial_scale, sampling_ratio, aligned, dtype)
-    for image, chosen in _groups(rois, aligned_height * width * channels * bins.element_size()):
-        rows = torch.einsum("rqw,rpqc->rpwc", across[chosen], bins[chosen])
-        planes = total[image].view(-1, height, width * channels)
-        weights = down[chosen].reshape(len(planes), -1, height).transpose(1, 2)
-        planes.baddbmm_(weights, rows.reshape(len(planes), -1, width * channels))
+    windows = _windows(rois.to(dtype), grad_input.shape[2:], size, spatial_scale, sampling_ratio, aligned)
+    if _one_region_per_image(rois):
+        for piece, down, across in _planes(windows, grad_input):
+            grad_input[piece] += (down.transpose(2, 3) @ grad_output[piece].to(dtype) @ across).to(grad_input)
+        return
+    images, channels, height, width = grad_input.shape
+    total = torch.zeros((images * height * width, channels), dtype=dtype, device=grad_output.device)
+    for piece, index, weights in _taps(rois, windows, (height, width)):
+        bins = grad_output[piece].permute(0, 2, 3, 1).to(dtype).reshape(-1, channels)
+        used = weights.flatten().nonzero()[:, 0]  # many regions need less than the widest window
+        places = torch.stack([index.flatten()[used], used // index.shape[1]])
+        spread = torch.sparse_coo_tensor(
+            places, weights.flatten()[used], (len(total), len(bins)), check_invariants=False
+        )
+        total.addmm_(spread, bins)
     grad_input += total.view(images, height, width, channels).permute(0, 3, 1, 2).to(grad_input.dtype)
 
 
@@ -261,52 +272,83 @@ def _require_average(pool_mode: int) -> None:
         )
 
 
-def _groups(rois: Tensor, bytes_per_roi: int) -> list[tuple[slice, Tensor | slice]]:
-    """Regions that are computed together, as (images, regions).
+def _one_region_per_image(rois: Tensor) -> bool:
+    """Whether region k lies in image k, of more than one, as targets of masks do."""
+    return len(rois) > 1 and torch.equal(rois[:, 0].long().cpu(), torch.arange(len(rois)))
 
-    Targets of masks come as one region per image in order: those are one batch. Otherwise each image has its
-    group.
+
+class _Windows(NamedTuple):
+    """The pixels of one axis that each bin reads."""
+
+    index: Tensor
+    """(R, bins, T) int64, inside the feature."""
+    weights: Tensor
+    """(R, bins, T), zero where a window is wider than its bin needs."""
+
+    def dense(self, pixels: int) -> Tensor:
+        """Weights of all pixels of the axis, (R, bins, pixels)."""
+        return self.weights.new_zeros((*self.weights.shape[:2], pixels)).scatter_add_(2, *self)
+
+
+def _pieces(count: int, bytes_of_each: int) -> Iterator[slice]:
+    """Regions that are computed together."""
+    limit = max(1, _ROI_CHUNK_BYTES // bytes_of_each)
+    return (slice(start, min(start + limit, count)) for start in range(0, count, limit))
+
+
+def _planes(windows: tuple[_Windows, _Windows], feature: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Dense weights of the regions of a slice: down (regions, 1, bins, H), across (regions, 1, bins, W)."""
+    down, across = windows
+    channels, height, width = feature.shape[1:]
+    for piece in _pieces(len(down.index), channels * height * width * down.weights.element_size()):
+        yield (
+            piece,
+            _Windows(down.index[piece], down.weights[piece]).dense(height)[:, None],
+            _Windows(across.index[piece], across.weights[piece]).dense(width)[:, None],
+        )
+
+
+def _taps(
+    rois: Tensor, windows: tuple[_Windows, _Windows], feature_size: tuple[int, int]
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Which pixels of all images the bins of a slice of regions read, and with which weights.
+
+    Yields:
+        Slice; index (regions * bins, taps) int64 into the pixels of all images; weights of its shape.
     """
-    limit = max(1, _ROI_CHUNK_BYTES // bytes_per_roi)
-    owner = rois[:, 0].long().cpu()
-    if len(owner) > 1 and torch.equal(owner, torch.arange(len(owner))):
-        pieces = [slice(k, min(k + limit, len(owner))) for k in range(0, len(owner), limit)]
-        return [(piece, piece) for piece in pieces]
-    groups = []
-    for image in owner.unique().tolist():
-        for chosen in (owner == image).nonzero()[:, 0].split(limit):
-            first, last = int(chosen[0]), int(chosen[-1]) + 1
-            contiguous = last - first == len(chosen)  # as a rule; a slice spares the copies
-            groups.append(
-                (slice(image, image + 1), slice(first, last) if contiguous else chosen.to(rois.device))
-            )
-    return groups
+    down, across = windows
+    height, width = feature_size
+    rows = (rois[:, 0].long()[:, None, None] * height + down.index) * width
+    taps = down.index.shape[2] * across.index.shape[2]
+    each = down.index.shape[1] * across.index.shape[1] * taps * (8 + down.weights.element_size())
+    for piece in _pieces(len(rois), each):
+        index = rows[piece, :, None, :, None] + across.index[piece, None, :, None, :]
+        weights = down.weights[piece, :, None, :, None] * across.weights[piece, None, :, None, :]
+        yield piece, index.reshape(-1, taps), weights.reshape(-1, taps)
 
 
-def _weights(
+def _windows(
     rois: Tensor,
     feature_size: tuple[int, int],
     output_size: tuple[int, int],
     spatial_scale: float,
     sampling_ratio: int,
     aligned: bool,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor]:
-    """Pooling weights of each region: ((R, bins across, W), (R, bins down, H))."""
-    rois = rois.to(dtype)
+) -> tuple[_Windows, _Windows]:
+    """Windows of the bins of each region: (down, across)."""
     shift = 0.5 if aligned else 0.0
-    weights = []
-    for axis, pixels, bins in ((1, feature_size[1], output_size[1]), (2, feature_size[0], output_size[0])):
+    windows = []
+    for axis, pixels, bins in ((2, feature_size[0], output_size[0]), (1, feature_size[1], output_size[1])):
         start = rois[:, axis] * spatial_scale - shift
         extent = (rois[:, axis + 2] * spatial_scale - shift) - start
         # The unaligned variant of the literature never pools less than one pixel.
         extent = extent.clamp(min=0.0 if aligned else 1.0)
-        weights.append(_axis_weights(start, extent, pixels, bins, sampling_ratio))
-    return weights[0], weights[1]
+        windows.append(_axis_windows(start, extent, pixels, bins, sampling_ratio))
+    return windows[0], windows[1]
 
 
-def _axis_weights(start: Tensor, extent: Tensor, pixels: int, bins: int, sampling_ratio: int) -> Tensor:
-    """Weights (R, bins, pixels) of one axis; each row averages the bilinear weights of the bin's samples."""
+def _axis_windows(start: Tensor, extent: Tensor, pixels: int, bins: int, sampling_ratio: int) -> _Windows:
+    """Windows of one axis; each averages the bilinear weights of its bin's samples."""
     bin_size = extent / bins
     count = bin_size.ceil() if sampling_ratio <= 0 else torch.full_like(bin_size, sampling_ratio)
     count = count.nan_to_num(0.0, 0.0, 0.0)
@@ -321,8 +363,11 @@ def _axis_weights(start: Tensor, extent: Tensor, pixels: int, bins: int, samplin
     lower = position.floor()
     share = used / safe[:, None, None]
     fraction = position - lower
-    weights = position.new_zeros((*position.shape[:2], pixels))
     lower = lower.long()
-    weights.scatter_add_(2, lower, (1 - fraction) * share)
-    weights.scatter_add_(2, (lower + 1).clamp(max=pixels - 1), fraction * share)
-    return weights
+    begin = lower[:, :, :1]  # samples ascend, and those before the feature count as pixel 0, with share 0
+    place = torch.where(used, lower - begin, 0)
+    span = torch.arange(int(place.max()) + 2, device=start.device)
+    weights = position.new_zeros((*position.shape[:2], len(span)))
+    weights.scatter_add_(2, place, (1 - fraction) * share)
+    weights.scatter_add_(2, place + 1, fraction * share)
+    return _Windows((begin + span).clamp(max=pixels - 1), weights)
