@@ -1,6 +1,7 @@
 """The engine from a data set to drawn images, with a tiny random pipeline. Checks 3, 5, 8 and 10."""
 
 import json
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -284,6 +285,35 @@ def test_strategies_change_attributes_alone(fitted):
     for place in range(3):
         assert not np.array_equal(images["easy"][place].image, images["hard"][place].image)
         assert np.array_equal(again[place].image, images["hard"][place].image)
+
+
+def test_check_5_a_strategy_changes_images_with_other_attributes_alone(fitted, tmp_path):
+    shutil.copytree(fitted.models["attributes"], tmp_path / "attributes")
+    path = tmp_path / "attributes/attributes.json"
+    table, labels = json.loads(path.read_text()), fitted.dataset.train.load()["annotations"]
+    for label in labels:  # all easy in one image, all hard in another; the third stays mixed
+        if label["image_id"] in (10, 11):
+            table["attributes"][str(label["id"])] = "easy" if label["image_id"] == 10 else "hard"
+    path.write_text(json.dumps(table))
+    models = fitted.models | {"attributes": tmp_path / "attributes"}
+    found, drawn = {}, {}
+    for strategy in ("origin", "easy", "hard"):
+        settings = part_of(settings_of(strategy=strategy, batch_size=1), "images")
+        planner = Planner(settings, fitted.foundation, 0, Inputs(fitted.dataset, models))
+        rows = {row["reference_image_id"]: row for row in planner.plan()}
+        found[strategy] = {image: rows[image] | {"index": 0, "batch": 0} for image in (10, 11, 12)}
+        drawer = Drawer(settings, fitted.foundation, 0, Inputs(fitted.dataset, models))
+        drawn[strategy] = {
+            image: next(drawer.synthesize([[row]]))[0].image for image, row in found[strategy].items()
+        }
+    for strategy, same in (("easy", {10}), ("hard", {11})):
+        for image in (10, 11, 12):
+            assert (found[strategy][image] == found["origin"][image]) == (image in same)
+            assert np.array_equal(drawn[strategy][image], drawn["origin"][image]) == (image in same)
+    pipeline = load_text_to_image(ModelSource(path=str(models["generator"])))
+    ids = pipeline.tokenizer.convert_tokens_to_ids(["[easy]", "[hard]"])
+    easy, hard = pipeline.text_encoder.get_input_embeddings().weight[ids]
+    assert not torch.equal(easy, hard)
 
 
 def test_labels_are_the_boxes_of_the_prompt_in_the_size_of_the_real_image(fitted):

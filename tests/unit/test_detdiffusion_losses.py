@@ -190,6 +190,29 @@ def test_empty_masks_and_half_precision_give_finite_losses_and_gradients():
     assert torch.isfinite(mask_loss(torch.full((2, 3, 8, 8), -6e4).half(), wanted)).all()
 
 
+@pytest.mark.parametrize("channels", [8, 16, 32, 448])
+def test_a_single_image_whose_last_level_is_one_cell_is_seen_there(channels):
+    torch.manual_seed(0)
+    head = PerceptiveHead([8, 16], 3, channels).train()
+    level, wanted = torch.randn(1, 16, 1, 1, requires_grad=True), targets(torch.ones(1, 3, 4, 4))
+    loss = PerceptionLoss(head, NOISE.alphas_cumprod, 1.0)
+    found = loss(torch.tensor([10]), [torch.randn(1, 8, 4, 4), level], wanted)
+    found.sum().backward()
+    assert torch.isfinite(found).all() and level.grad.abs().sum() > 0
+    cells = torch.randn(2, channels, 1, 1)
+    first, other = head.smooth[1](cells)
+    assert not torch.allclose(first, other)  # groups of one number would be zero, whatever it was
+    torch.testing.assert_close(head.smooth[1](cells[:1])[0], first)  # whatever else is in the batch
+
+
+def test_on_larger_maps_the_head_normalises_as_torchs_group_norm():
+    head = PerceptiveHead([8], 3, 32)
+    convolution, norm, activation = head.smooth[0]
+    maps = torch.randn(2, 32, 2, 2)
+    expected = activation(torch.nn.GroupNorm(32, 32)(convolution(maps)))
+    assert isinstance(activation, torch.nn.SiLU) and torch.equal(head.smooth[0](maps), expected)
+
+
 def test_lambda_zero_leaves_gradients_as_they_were_and_a_larger_one_reaches_unet_and_head():
     latents, noise = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     text, t = torch.randn(2, 5, 16), torch.tensor([10, 500])

@@ -150,6 +150,20 @@ def test_of_more_arms_than_colours_each_has_a_line_of_its_own(tmp_path):
     save_figure(figure, tmp_path / "figure.png", dpi=50)
 
 
+def test_rows_that_are_published_only_stand_below_the_measured_ones(tmp_path):
+    published = STUDY["published"] | {"theirs": {"label": "+ theirs", "mask_AP": 22.0}}
+    figure = study_figure(StudySettings(**STUDY | {"published": published}), METRICS_OF_ARMS)
+    seen = [axes for axes in figure.axes if axes.get_visible() and axes.lines]
+    labels = [
+        [label.get_text() for label in axes.get_yticklabels()] for axes in figure.axes if axes.get_visible()
+    ]
+    arms = ["real images", "+ drawn, seeds 2/3 (missing: 1)"]
+    # Of masks and boxes that were measured, and of masks that papers print, if not in the first panel.
+    assert [names for names in labels if names] == [arms, arms, [*arms, "+ theirs"]]
+    assert [line.get_xydata().tolist() for line in seen[-1].lines] == [[[21.7, 0]], [[23.1, 1]], [[22.0, 2]]]
+    save_figure(figure, tmp_path / "figure.png", dpi=50)
+
+
 def test_an_arm_without_results_leaves_its_place(tmp_path):
     nothing = {"real": {0: metrics_file(None)}, "drawn": {}}
     save_figure(study_figure(StudySettings(**STUDY), nothing), tmp_path / "figure.pdf", dpi=50)

@@ -228,6 +228,15 @@ def test_the_page_shows_question_table_cards_cost_and_filters(page):
     assert "published, not measured here" in text and "Toy et al. (arXiv 0000.00000), Table 1" in text
 
 
+def test_a_row_that_is_published_only_stands_among_the_published_ones(tmp_path):
+    theirs = {"label": "+ Theirs", "mask_AP": 22.0}
+    table = TABLE | {"published": TABLE["published"] | {"theirs": theirs}}
+    text = study(tmp_path / "results", SETTINGS | {"table": table}, seeds=1).read_text()
+    before, _, after = text.partition('id="published"')
+    assert "+ Theirs" not in before and after.count("+ Theirs") == 1
+    assert "<td>22.0<small>+0.3</small></td>" in after
+
+
 def test_a_miniature_says_so_and_the_full_scale_does_not(page, tmp_path):
     assert "not comparable with published numbers" in page.read_text()
     full = study(tmp_path / "results", SETTINGS | {"table": TABLE | {"scale": "paper"}}, seeds=1)

@@ -15,6 +15,7 @@ from gen4det.evaluation.settings import METRICS
 from gen4det.evaluation.study_settings import StudySettings
 from gen4det.evaluation.study_table import (
     csv_columns,
+    published_rows,
     read_metrics,
     spread,
     study_rows,
@@ -105,6 +106,26 @@ def test_published_deltas_are_against_the_baseline_of_their_own_paper():
     assert [row.cells["mask_AP"].published_delta for row in rows] == [None, 1.4, -0.5]
     assert rows[1].cells["box_AP"].published_delta is None  # the paper prints no baseline for it
     assert [row.source for row in rows] == ["Paper, Table 1", "Paper, Table 1", "Other paper"]
+
+
+def test_a_row_that_is_published_only_stands_beside_published_rows_and_nowhere_among_the_measured():
+    theirs = {"label": "+ Theirs", "mask_AP": 22.0}
+    settings = study(published=SETTINGS["published"] | {"theirs": theirs})
+    rows = study_rows(settings, some_metrics())
+    assert [row.arm for row in rows] == ["real", "drawn", "late"]
+    last = published_rows(settings, rows)[-1]
+    assert (last.label, last.source, last.caption) == ("+ Theirs", "Paper, Table 1", "+ Theirs")
+    assert (last.cells["mask_AP"].published, last.cells["mask_AP"].published_delta) == (22.0, 0.3)
+    assert last.cells["box_AP"].published is None
+    *_, line = parsed(to_csv(settings, rows, {"real": {"images": 3}}))
+    assert (line["arm"], line["seeds"], line["seeds_wanted"]) == ("theirs", "published only", "0")
+    assert (line["mask_AP_mean"], line["mask_AP_published"], line["images"]) == ("", "22.0000", "")
+    text = to_markdown(settings, rows)
+    assert text.count("+ Theirs") == 1 and "+ Theirs" in text.split("Published, in brackets")[1]
+    assert "22.0 (+0.3)" in text
+    text = to_latex(settings, rows)
+    assert text.count("+ Theirs & & -- & 22.0") == 1 and "Theirs" not in text.split("Published: Paper")[0]
+    assert "Theirs" not in to_html(settings, rows)
 
 
 # --- files --------------------------------------------------------------------------------------------
@@ -201,6 +222,7 @@ def test_no_negative_zero():
         ({"metrics": ["APr"]}, "no metric 'APr'"),
         ({"seeds": [1, 1]}, "listed twice"),
         ({"published": {"other": {"mask_AP": 1.0}, "source": "x"}}, "no such arm"),
+        ({"published": {"real": {"label": "x", "mask_AP": 1.0}, "source": "x"}}, "stands in arms.real.label"),
         ({"published": {"real": {"mask_AP": 1.0}}}, "need a source"),
         ({"published": {"source": "x", "real": {"mask_APx": 1.0}}}, "no metric"),
         ({"published": {"source": "x", "real": {"mask_AP": "high"}}}, "a number is needed"),

@@ -24,11 +24,12 @@ def study_figure(settings: StudySettings, metrics: Metrics) -> Figure:
 
     Left masks, right boxes, as far as the study asks for them. Small markers are seeds, the wide line their
     mean; published numbers are hollow and stand in a row below, because they belong to another scale.
-    A study that asks for lines gets them instead, one with more arms than colours a line for each arm.
+    A study that asks for lines gets them instead; one with more arms than colours, or with rows that papers
+    alone have, a line for each row.
     """
     if settings.lines:
         return line_figure(settings, metrics)
-    if len(settings.arms) > len(PALETTE):
+    if len(settings.arms) > len(PALETTE) or settings.published_only:
         return row_figure(settings, metrics)
     rows = study_rows(settings, metrics)
     kinds = [k for k in ("mask", "box") if any(m.startswith(f"{k}_") for m in settings.metrics)]

@@ -1,4 +1,5 @@
-"""The figure of a study with more arms than colours: a line for each arm, a panel for each metric."""
+"""The figure of a study with more arms than colours, or with rows that papers alone have: a line for each,
+a panel for each metric."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -7,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gen4det.evaluation.plotting import GREY, PAGE_WIDTH, PALETTE, heading, style
 from gen4det.evaluation.study_settings import StudySettings
-from gen4det.evaluation.study_table import Metrics, Row, study_rows, values_by_arm
+from gen4det.evaluation.study_table import Metrics, Row, published_rows, study_rows, values_by_arm
 from gen4det.evaluation.table_text import metric_name, scale_note
 
 LINE = 0.145
@@ -25,7 +26,11 @@ def row_figure(settings: StudySettings, metrics: Metrics) -> Figure:
     rows = study_rows(settings, metrics)
     kinds = [k for k in ("mask", "box") if any(m.startswith(f"{k}_") for m in settings.metrics)]
     groups = {kind: [m for m in settings.metrics if m.startswith(f"{kind}_")] for kind in kinds}
-    printed = [row for row in rows if any(cell.published is not None for cell in row.cells.values())]
+    printed = [
+        row
+        for row in published_rows(settings, rows)
+        if any(cell.published is not None for cell in row.cells.values())
+    ]
     blocks = [(kind, shown) for shown in (rows, printed) if shown for kind in kinds]
     columns = max(map(len, groups.values()))
     note = "" if scale_note(settings) == settings.scale else scale_note(settings)
@@ -44,9 +49,12 @@ def row_figure(settings: StudySettings, metrics: Metrics) -> Figure:
                     axes, shown, metric
                 )
                 _finish(axes, shown, metric_name(metric))
-                if not measured and not axes.lines:  # no paper prints this metric
-                    axes.set_visible(False)
-            for axes in line[len(groups[kind]) :]:
+            panels, unused = line[: len(groups[kind])], line[len(groups[kind]) :]
+            empty = [axes for axes in panels if not measured and not axes.lines]  # no paper prints the metric
+            for axes in empty:
+                # The first panel carries the names of all rows.
+                axes.set_visible(axes is line[0] and len(empty) < len(panels))
+            for axes in unused:
                 axes.set_axis_off()
             line[0].set_ylabel(f"measured ({settings.scale})" if measured else "published")
         figure.align_ylabels(grid[:, 0])

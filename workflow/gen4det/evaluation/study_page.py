@@ -22,7 +22,7 @@ from gen4det.evaluation.page_pictures import in_url, pictures_of
 from gen4det.evaluation.page_settings import PageSettings
 from gen4det.evaluation.pedigree import Pedigree
 from gen4det.evaluation.set_columns import COLUMNS, SetValues
-from gen4det.evaluation.study_table import Cell, Metrics, Row
+from gen4det.evaluation.study_table import Cell, Metrics, Row, published_rows
 from gen4det.evaluation.table_text import (
     NOTHING,
     SCALE_NOTES,
@@ -110,7 +110,7 @@ def page_context(
             {"arm": row.arm, "text": text, "told": _told(row.cells[table.metrics[0]])}
             for row, text in zip(others, in_words(table, others), strict=False)  # no words: one seed
         ],
-        "published": [_published(row) for row in rows if row.source],
+        "published": [_published(row) for row in published_rows(table, list(rows))],
         "figures": [
             {"name": name, "url": in_url("image/png", path.read_bytes())} for name, path in figures.items()
         ],

@@ -32,6 +32,8 @@ class LinePanel(Settings):
     """Points (value of the setting, arm) of each line, by its name. An arm may stand in several lines."""
 
 
+BESIDE_NUMBERS = ("source", "baseline", "label")
+"""Keys of a published row that are no metrics."""
 Published = str | dict[str, float | str | dict[str, float]]
 
 
@@ -50,7 +52,8 @@ class StudySettings(Settings):
     """The arm the others are compared with."""
     published: dict[str, Published] = {}
     """{"source": where the numbers are printed, "<arm>": {"<metric>": value, ...}, ...}. An arm from another
-    paper may bring its own "source": text and "baseline": {"<metric>": value} of that paper's baseline."""
+    paper may bring its own "source": text and "baseline": {"<metric>": value} of that paper's baseline. A
+    name that is no arm's brings a "label": a row that a paper prints and nobody trains here."""
     lines: tuple[LinePanel, ...] = ()
     """Panels of a figure of lines; none: a figure of points, arms side by side."""
     sets: dict[str, tuple[str, ...]] = {}
@@ -77,29 +80,37 @@ class StudySettings(Settings):
         numbers = {arm: values for arm, values in self.published.items() if arm != "source"}
         for arm, values in numbers.items():
             where = f"published.{arm}"
-            if arm not in self.arms:
-                raise ValueError(f"{where}: no such arm; arms: {', '.join(self.arms)}")
             if not isinstance(values, dict):
                 raise ValueError(f"{where}: a mapping of metrics to numbers is needed")
+            if arm not in self.arms and not values.get("label"):
+                known = ", ".join(self.arms)
+                raise ValueError(f"{where}: no such arm, and no label for a row of its own; arms: {known}")
+            if arm in self.arms and "label" in values:
+                raise ValueError(f"{where}.label: the label of an arm stands in arms.{arm}.label")
             if not (self.published.get("source") or values.get("source")):
                 raise ValueError(f"{where}: published numbers need a source")
             baseline = values.get("baseline", {})
             if not isinstance(baseline, dict):
                 raise ValueError(f"{where}.baseline: a mapping of metrics to numbers is needed")
-            own = {name: value for name, value in values.items() if name not in ("source", "baseline")}
+            own = {name: value for name, value in values.items() if name not in BESIDE_NUMBERS}
             for metric, value in [*own.items(), *baseline.items()]:
                 _check_metric(where, metric)
                 if not isinstance(value, int | float):
                     raise ValueError(f"{where}.{metric}: a number is needed")
         return self
 
+    @property
+    def published_only(self) -> tuple[str, ...]:
+        """Names of the rows that papers print and nobody trains here, in their order."""
+        return tuple(name for name in self.published if name != "source" and name not in self.arms)
+
     def label(self, arm: str) -> str:
-        """Name of an arm for human eyes."""
-        return self.arms[arm].label or arm
+        """Name of an arm, or of a row that is published only, for human eyes."""
+        return self.arms[arm].label or arm if arm in self.arms else self.published[arm]["label"]
 
     def baseline_of(self, arm: str) -> str:
         """The arm that this one is compared with; itself, if others are compared with it."""
-        return self.arms[arm].baseline or self.baseline
+        return (self.arms[arm].baseline if arm in self.arms else "") or self.baseline
 
     def published_value(self, arm: str, metric: str) -> float | None:
         """The number a paper prints for this arm, or None."""

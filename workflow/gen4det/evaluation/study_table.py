@@ -45,7 +45,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One arm."""
+    """One arm, or a row that papers print and nobody trains here: it has no seeds at all."""
 
     arm: str
     label: str
@@ -62,7 +62,9 @@ class Row:
 
     @property
     def seeds(self) -> str:
-        """E.g. "3/3" or "2/3 (missing: 1)"."""
+        """E.g. "3/3" or "2/3 (missing: 1)"; "published only" of what nobody trains."""
+        if not (self.present or self.missing):
+            return "published only"
         text = f"{len(self.present)}/{len(self.present) + len(self.missing)}"
         return f"{text} (missing: {', '.join(map(str, self.missing))})" if self.missing else text
 
@@ -193,6 +195,27 @@ def study_rows(settings: StudySettings, metrics: Metrics) -> list[Row]:
     return [_row(arm, settings, values, metrics) for arm in settings.arms]
 
 
+def published_rows(settings: StudySettings, rows: list[Row]) -> list[Row]:
+    """What papers print: the rows of a table that have published numbers, and those of nobody's training."""
+    return [*(row for row in rows if row.source), *_published_only(settings)]
+
+
+def _published_only(settings: StudySettings) -> list[Row]:
+    nothing, rows = Spread(None, None, 0), []
+    for name in settings.published_only:
+        cells = {
+            metric: Cell(
+                nothing,
+                nothing,
+                settings.published_value(name, metric),
+                settings.published_delta(name, metric),
+            )
+            for metric in settings.metrics
+        }
+        rows.append(Row(name, settings.label(name), (), (), 0, cells, (), settings.published_source(name)))
+    return rows
+
+
 def _reasons(found: dict[int, dict]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found[seed]["refused"] for seed in sorted(found) if "refused" in found[seed]))
 
@@ -260,13 +283,15 @@ def to_csv(
     rows: list[Row],
     more: Mapping[str, Mapping[str, str | float | None]] | None = None,
 ) -> str:
-    """One line per arm, numbers with four decimals, undefined and missing ones empty; why in `seeds`.
+    """One line per arm, then one for each row that is published only; numbers with four decimals, undefined
+    and missing ones empty; why in `seeds`.
 
     Args:
         more: further columns of some arms, by arm and name; the same names for each.
     """
     lines = []
-    for row in rows:
+    all_rows = [*rows, *_published_only(settings)]
+    for row in all_rows:
         line = [settings.title, settings.scale, settings.dataset, settings.detector, row.arm, row.label]
         seeds = f"{row.seeds}: {row.refusal}" if row.refused else row.seeds
         line += [len(row.present), len(row.present) + len(row.missing), seeds]
@@ -282,7 +307,7 @@ def to_csv(
         lines.append([*line, row.source])
     table = pd.DataFrame(lines, columns=csv_columns(settings), dtype=object)
     for name in next(iter((more or {}).values()), {}):
-        cells = [more.get(row.arm, {}).get(name) for row in rows]
+        cells = [more.get(row.arm, {}).get(name) for row in all_rows]
         table[name] = [it if isinstance(it, str | int) else _exact(it) for it in cells]
     return table.to_csv(index=False, lineterminator="\n")
 

@@ -5,7 +5,7 @@ from html import escape
 
 from gen4det.evaluation.set_columns import COLUMNS, SetValues
 from gen4det.evaluation.study_settings import StudySettings
-from gen4det.evaluation.study_table import Cell, Row, Spread, without_negative_zero
+from gen4det.evaluation.study_table import Cell, Row, Spread, published_rows, without_negative_zero
 
 SCALE_NOTES = {
     "miniature": "miniature (a small rendered world, small models; not comparable with published numbers)"
@@ -42,7 +42,7 @@ def to_markdown(settings: StudySettings, rows: list[Row]) -> str:
         parts.append(about_chance(others))
         if lines := in_words(settings, others):
             parts.append("\n".join(f"- {line}" for line in lines))
-    printed = [row for row in rows if row.source]
+    printed = published_rows(settings, rows)
     if printed:
         parts.append("Published, in brackets the change against the baseline of the same paper:")
         parts.append(_table(["arm", *names], [[row.label, *_published(row)] for row in printed]))
@@ -216,7 +216,7 @@ def to_latex(settings: StudySettings, rows: list[Row]) -> str:
     for row in rows:
         cells = [_latex_number(cell) for cell in row.cells.values()]
         lines.append(f"    {_escape(row.label)} & {_escape(row.seeds)} & {' & '.join(cells)} \\\\")
-    printed = [row for row in rows if row.source]
+    printed = published_rows(settings, rows)
     if printed:
         lines.append("    \\midrule")
         for source in dict.fromkeys(row.source for row in printed):

@@ -62,7 +62,8 @@ class Study(Settings):
     metrics: Annotated[tuple[str, ...], Field(min_length=1)]
     """Columns, e.g. mask_APr: box_ or mask_ and a name of metrics.json."""
     published: dict[str, Any] = {}
-    """Numbers the papers print: {source: text, <arm>: {<metric>: number, ...}, ...}."""
+    """Numbers the papers print: {source: text, <arm>: {<metric>: number, ...}, ...}. A name that is no arm's
+    brings a label: a row that a paper prints and nobody trains here."""
     lines: tuple[LinePanel, ...] = ()
     """Draw the figure as lines; a panel is {x: label of the axis, lines: {<name>: [[<x>, <arm>], ...]}}."""
     categories: bool = False

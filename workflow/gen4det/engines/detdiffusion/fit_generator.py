@@ -20,6 +20,7 @@ from gen4det.engines import base
 from gen4det.engines.detdiffusion.attributes import load_attributes
 from gen4det.engines.detdiffusion.layouts import Layout, read_layouts
 from gen4det.engines.detdiffusion.perception import PerceptionLoss, PerceptiveHead, Targets
+from gen4det.engines.detdiffusion.posteriors import Posteriors
 from gen4det.engines.detdiffusion.samples import Sample, Samples, targets, token_ids
 from gen4det.engines.detdiffusion.settings import GeneratorSettings, Settings, source_of
 from gen4det.engines.detdiffusion.sizes import latent_cells
@@ -115,8 +116,18 @@ class Learner:
         self.unet, self.text, self.vae = pipeline.unet, pipeline.text_encoder, pipeline.vae
         size = (settings.size.height, settings.size.width)
         self.cells = latent_cells(size, pipeline.vae_scale_factor)
+        self.posteriors = Posteriors(self.vae, len(layouts), self.cells)
         self.samples = Samples(
-            layouts, images, classes, pipeline.tokenizer, settings.words, self.settings, size, self.cells
+            layouts,
+            images,
+            classes,
+            pipeline.tokenizer,
+            settings.words,
+            self.settings,
+            size,
+            self.cells,
+            known=self.posteriors,
+            keep_masks=self.posteriors.keeps,
         )
         self.workers = workers
         perception = self.settings.perception
@@ -163,7 +174,9 @@ class Learner:
         """Losses by name: "noise_loss", and "perception_loss" where there is a head."""
         samples = self.draw(rng)
         device = self.text.device
-        self.vae.to(device), self.unet.to(device)
+        for module in (self.vae, self.unet):
+            if module.device != device:  # to go through all its parts takes milliseconds
+                module.to(device)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         latents = self._latents(samples, generator).to(device)
         noise, t = self.noise.draw(tuple(latents.shape), generator)
@@ -186,12 +199,10 @@ class Learner:
     @torch.no_grad()
     def _latents(self, samples: list[Sample], generator: torch.Generator) -> Tensor:
         """float32 (images, channels, *cells), sampled from the autoencoder's posterior."""
-        device = self.vae.device
-        pixels = torch.from_numpy(np.stack([sample.pixels for sample in samples])).to(device)
-        with torch.autocast(device.type, enabled=False):
-            posterior = self.vae.encode(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
-        return (posterior.mean + posterior.std * noise) * self.vae.config.scaling_factor
+        keys, pixels = [sample.key for sample in samples], [sample.pixels for sample in samples]
+        means, deviations = self.posteriors(keys, pixels)
+        noise = torch.randn(means.shape, generator=generator).to(means.device)
+        return (means + deviations * noise) * self.vae.config.scaling_factor
 
 
 def share(

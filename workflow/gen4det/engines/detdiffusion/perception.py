@@ -1,8 +1,7 @@
 """The perceptive head and its loss (P.A. loss of DetDiffusion): features of the U-Net must show the objects.
 
 The paper says that the head fuses several levels like a feature pyramid and adds 1.3% of parameters; the
-rest is
-assumed: taps before each upsampler, one width, two convolutions on the sum.
+rest is assumed: taps before each upsampler, one width, two convolutions on the sum.
 """
 
 import math
@@ -68,11 +67,26 @@ class PerceptiveHead(nn.Module):
             return torch.einsum("npc,nchw->nphw", weight.float(), fused) + bias.float()[..., None, None]
 
 
+class _GroupNorm(nn.GroupNorm):
+    """Group normalisation that holds for maps of any size, a single cell included.
+
+    Where channels are few, a group is one channel. On a map of one cell that is one number, which would
+    become zero whatever it was: there, groups are put together until they hold `LEAST` numbers.
+    """
+
+    LEAST = 4
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Of maps (images, channels, height, width), each image by itself."""
+        groups, numbers = self.num_groups, maps[0].numel()
+        while groups > 1 and numbers // groups < self.LEAST:
+            groups //= 2  # a power of two, see `_block`
+        return F.group_norm(maps, groups, self.weight, self.bias, self.eps)
+
+
 def _block(channels: int) -> nn.Sequential:
-    groups = math.gcd(32, channels)
-    return nn.Sequential(
-        nn.Conv2d(channels, channels, 3, padding=1), nn.GroupNorm(groups, channels), nn.SiLU()
-    )
+    norm = _GroupNorm(math.gcd(32, channels), channels)
+    return nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), norm, nn.SiLU())
 
 
 def mask_loss(logits: Tensor, targets: Targets) -> Tensor:

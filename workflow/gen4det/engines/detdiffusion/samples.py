@@ -1,6 +1,6 @@
 """Training samples of the generator: an image, its prompt, weights of its cells, masks of its objects."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from gen4det.diffusion.latent_boxes import relative_corners
 from gen4det.diffusion.words import context_length
 from gen4det.engines.detdiffusion.layouts import Layout, mirror
 from gen4det.engines.detdiffusion.perception import Targets
+from gen4det.engines.detdiffusion.posteriors import Key
 from gen4det.engines.detdiffusion.reweighting import foreground_weights
 from gen4det.engines.detdiffusion.settings import GeneratorSettings, WordSettings
 from gen4det.engines.detdiffusion.words import fitting
@@ -23,8 +24,9 @@ from gen4det.engines.detdiffusion.words import fitting
 class Sample:
     """One image as the generator learns from it."""
 
-    pixels: np.ndarray
-    """uint8 (height, width, 3)."""
+    key: Key
+    pixels: np.ndarray | None
+    """uint8 (height, width, 3); None where they are known, see `Samples`."""
     prompt: str
     weights: np.ndarray
     """float32 (cells), see `foreground_weights`; all ones without re-weighting."""
@@ -41,6 +43,8 @@ class Samples:
         classes: category ids in the order of the head's classes.
         size: (height, width) in pixels that images are scaled to, without regard to their aspect.
         cells: (height, width) of the latents.
+        known: images that are not read, because their latents are kept.
+        keep_masks: whether masks in latent cells are computed once for each layout and kept.
     """
 
     def __init__(
@@ -53,9 +57,14 @@ class Samples:
         settings: GeneratorSettings,
         size: tuple[int, int],
         cells: tuple[int, int],
+        *,
+        known: Container[Key] = (),
+        keep_masks: bool = False,
     ):
         self.layouts, self.images, self.tokenizer = layouts, images, tokenizer
         self.words, self.settings, self.size, self.cells = words, settings, size, cells
+        self.known, self.keep_masks = known, keep_masks
+        self._kept_masks: dict[int, dict[int, np.ndarray]] = {}
         self.place = {category: number for number, category in enumerate(classes)}
 
     def __call__(self, number: int, rng: np.random.Generator) -> Sample:
@@ -68,14 +77,14 @@ class Samples:
             number: of the layout.
         """
         layout, settings = self.layouts[number], self.settings
-        mirrored = rng.random() < settings.flip
-        pixels = self.images.image(layout.file_name)
+        mirrored = bool(rng.random() < settings.flip)
+        key = (int(number), mirrored)
         order = rng.permutation(len(layout.objects))
         layout = replace(layout, objects=tuple(layout.objects[place] for place in order))
-        masks = self._masks(layout)
+        masks = self._masks_of(number)
         if mirrored:
-            pixels, layout = pixels[:, ::-1], mirror(layout)
-            masks = {key: mask[:, ::-1] for key, mask in masks.items()}
+            layout = mirror(layout)
+            masks = {place: mask[:, ::-1] for place, mask in masks.items()}
         text, count = fitting(layout, self.words, self.tokenizer)
         shown = layout.objects[:count]
         if settings.foreground:
@@ -85,12 +94,23 @@ class Samples:
             )
         else:
             weights = np.ones(self.cells, np.float32)
-        height, width = self.size
-        scaled = Image.fromarray(np.ascontiguousarray(pixels)).resize(
-            (width, height), Image.Resampling.BICUBIC
-        )
         null = rng.random() < settings.null_prompts
-        return Sample(np.asarray(scaled), "" if null else text, weights, masks)
+        pixels = None if key in self.known else self._pixels(layout.file_name, mirrored)
+        return Sample(key, pixels, "" if null else text, weights, masks)
+
+    def _pixels(self, name: str, mirrored: bool) -> np.ndarray:
+        pixels, (height, width) = self.images.image(name), self.size
+        pixels = np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels
+        return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
+
+    def _masks_of(self, number: int) -> dict[int, np.ndarray]:
+        """Masks of a layout as its image lies, kept if that was asked for; they depend on no order."""
+        if number in self._kept_masks:
+            return self._kept_masks[number]
+        masks = self._masks(self.layouts[number])
+        if self.keep_masks:
+            self._kept_masks[int(number)] = masks
+        return masks
 
     def _masks(self, layout: Layout) -> dict[int, np.ndarray]:
         """Masks in latent cells by class; what they are is the setting `perception.masks`."""
