@@ -127,6 +127,24 @@ def test_nms_equals_the_definition(count, offset, device, monkeypatch):
         assert kept.tolist() == reference_nms(boxes.cpu(), scores.cpu(), threshold, offset)
 
 
+def test_sets_of_boxes_are_suppressed_each_by_itself():
+    rng = np.random.default_rng(2)
+    boxes = torch.from_numpy(np.stack([random_rois(rng, 70, 1, 30)[:, 1:] for _ in range(3)])).float()
+    kept = mmcv_ext.suppress(boxes, 0.4)
+    for found, some in zip(kept, boxes, strict=True):
+        expected = reference_nms(some, np.arange(70)[::-1], 0.4, 0)
+        assert found.nonzero()[:, 0].tolist() == expected
+    assert 0 < kept.float().mean() < 1
+
+
+def test_chains_of_boxes_keep_every_other_one():
+    """Each covers the next alone: whether one is kept hangs on all before it."""
+    start = torch.arange(0, 300.0)[:, None]
+    boxes = torch.cat([start, torch.zeros(300, 1), start + 2, torch.ones(300, 1)], dim=1)
+    assert mmcv_ext.nms(boxes, -start[:, 0], 0.3).tolist() == list(range(0, 300, 2))
+    assert mmcv_ext.suppress(boxes, 0.3).nonzero()[:, 0].tolist() == list(range(0, 300, 2))
+
+
 def test_nms_of_nothing():
     assert mmcv_ext.nms(torch.zeros(0, 4), torch.zeros(0), 0.5, 0).tolist() == []
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset as TorchDataset
 
 from gen4det.core.errors import InputError
+from gen4det.core.seeding import seed_torch
 from gen4det.core.settings import suggest
 from gen4det.data.images import ImageStore, image_name
 from gen4det.data.label_sets import LabelSet
@@ -18,6 +18,7 @@ from gen4det.detection.label_index import Contents, annotated_labels, index_imag
 from gen4det.detection.loading import LoadStoredImage  # noqa: F401  (registers the transform)
 from gen4det.detection.samplers import Draw
 from gen4det.detection.settings import Completeness
+from gen4det.detection.sparing import TrainingSample
 
 REDRAWS = 100
 """Attempts at an image of which augmentation leaves at least one object."""
@@ -155,6 +156,7 @@ class DetectionDataset(TorchDataset):
             data = self._pipeline(record)
             if data is not None:
                 flags = self._flags[self.origin[index]] | {"annotated": record["annotated"]}
+                data["data_samples"] = TrainingSample.of(data["data_samples"])
                 flag_instances(data["data_samples"].gt_instances, **flags)
                 return data
             alike = np.flatnonzero(self.synthetic == self.synthetic[draw.index])
@@ -166,7 +168,7 @@ def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    seed_torch(seed)
 
 
 def _check_categories(source: Source, categories: list[dict]) -> None:

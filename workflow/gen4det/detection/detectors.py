@@ -37,7 +37,7 @@ with (
     import mmdet.models  # noqa: F401  (registers the models)
 from mmdet.registry import MODELS, TRANSFORMS  # noqa: E402
 
-from gen4det.detection import sigmoid_loss  # noqa: E402, F401  (registers the loss)
+from gen4det.detection import sigmoid_loss, sparing  # noqa: E402, F401  (register parts)
 
 MMLogger.get_instance("gen4det", log_level="WARNING")  # else every initialised parameter is a line
 

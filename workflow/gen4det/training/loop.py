@@ -17,6 +17,7 @@ from torch import nn
 from gen4det.core.errors import InputError
 from gen4det.core.progress import progress
 from gen4det.core.provenance import seed_for
+from gen4det.core.seeding import seed_torch
 from gen4det.training import processes
 from gen4det.training.losses import CPU_SECONDS, Losses
 from gen4det.training.stop import Stop, Stopped
@@ -249,7 +250,7 @@ class _Run:
             group["lr"] = rate * group["share"]
         sums: dict[str, torch.Tensor] = {}
         for part in own:
-            torch.manual_seed(seed_for(seed, "step", self.step, part))
+            seed_torch(seed_for(seed, "step", self.step, part))
             with self._accelerator.accumulate(self._part):
                 losses = self._part(self.step, np.random.default_rng([seed, self.step, part]), part)
                 loss = sum(losses.values())
