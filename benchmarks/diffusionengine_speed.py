@@ -5,7 +5,7 @@
   drawing          image to image with labels from the last step's features, against the same without looking
 
 Ratios above 1 mean: faster than what they are compared with. Without --weights, an untrained adapter of the
-miniature's shape is measured; speed does not depend on the weights.
+miniature's shape is measured: it is sure of nothing, so it has the most boxes to sort out.
 
   python benchmarks/diffusionengine_speed.py --threads 1
 """

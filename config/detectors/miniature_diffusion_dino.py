@@ -21,7 +21,7 @@ model = dict(
         pad_size_divisor=4,  # a latent cell
         pad_value=-1,  # black
     ),
-    backbone=dict(type="FrozenDiffusion"),
+    backbone=dict(type="FrozenDiffusion", kept_draws=1),  # as the adapter with Faster R-CNN
     neck=dict(
         type="ChannelMapper",
         in_channels=[],  # of the model

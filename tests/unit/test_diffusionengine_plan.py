@@ -153,6 +153,14 @@ def test_bad_input_is_refused_sampling(changes, message):
         engine_settings("diffusionengine", sampling(**changes), source="x")
 
 
+@pytest.mark.parametrize("guidance", [[1, 1], [0, 0.5]])
+def test_check_4_guidance_of_one_or_below_is_planned(guidance):
+    rows = plan_manifest(
+        data_of([(64, 64)]), {}, shipped("diffusionengine", sampling={"guidance": guidance}), 0, 8
+    )
+    assert all(guidance[0] <= row["guidance"] <= guidance[1] for row in rows)
+
+
 # --- sizes ------------------------------------------------------------------------------------------
 
 

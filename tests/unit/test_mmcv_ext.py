@@ -145,6 +145,25 @@ def test_chains_of_boxes_keep_every_other_one():
     assert mmcv_ext.suppress(boxes, 0.3).nonzero()[:, 0].tolist() == list(range(0, 300, 2))
 
 
+@pytest.mark.parametrize("offset", [0, 1])
+def test_nms_of_boxes_in_places_of_their_own_equals_the_definition(offset, monkeypatch):
+    """As mmdet shifts those of each category; among them boxes that touch, are inside out, or no numbers."""
+    monkeypatch.setattr(mmcv_ext, "_NMS_BLOCK", 16)
+    rng = np.random.default_rng(offset)
+    count = 240
+    corner, extent = rng.integers(0, 40, (count, 2)), rng.integers(-2, 25, (count, 2))
+    shift = 65 * rng.integers(0, 6, (count, 1))
+    boxes = np.hstack([corner, corner + extent]).astype(np.float32) + shift
+    scores = rng.permutation(count) / count
+    assert len(mmcv_ext._apart(boxes, offset)) >= 6
+    broken = boxes.copy()
+    broken[7, 2] = np.nan
+    for places in (boxes, broken):
+        for threshold in (0.0, 0.3, 0.7):
+            found = mmcv_ext.nms(torch.tensor(places), torch.tensor(scores), threshold, offset)
+            assert found.tolist() == reference_nms(places, scores, threshold, offset)
+
+
 def test_nms_of_nothing():
     assert mmcv_ext.nms(torch.zeros(0, 4), torch.zeros(0), 0.5, 0).tolist() == []
 

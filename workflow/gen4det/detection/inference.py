@@ -130,13 +130,14 @@ def detections_of(sample, ids: list[int], masks: bool) -> Iterator[dict]:
     found = sample.pred_instances.cpu()
     boxes = found.bboxes.double()
     boxes[:, 2:] -= boxes[:, :2]
+    boxes, labels, scores = boxes.tolist(), found.labels.tolist(), found.scores.tolist()
     outlines = found.masks.numpy() if masks and "masks" in found else None
     for index in np.argsort(-found.scores.numpy(), kind="stable").tolist():
         detection = {
             "image_id": sample.img_id,
-            "category_id": ids[int(found.labels[index])],
-            "bbox": boxes[index].tolist(),
-            "score": float(found.scores[index]),
+            "category_id": ids[labels[index]],
+            "bbox": boxes[index],
+            "score": scores[index],
         }
         if outlines is not None:
             detection["segmentation"] = mask_to_rle(outlines[index])

@@ -116,14 +116,35 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
     candidates = boxes.detach().cpu()[order].to(dtype).numpy()
     threshold = candidates.dtype.type(iou_threshold)
     alive = np.ones(len(order), dtype=bool)
-    for start in range(0, len(order), _NMS_BLOCK):
+    for group in _apart(candidates, offset) if threshold >= 0 else [np.arange(len(order))]:
+        if len(group) > 1:
+            alive[group] = _survivors(candidates[group], threshold, offset)
+    return order[torch.from_numpy(alive)].to(boxes.device)
+
+
+def _apart(boxes: np.ndarray, offset: int) -> list[np.ndarray]:
+    """Boxes in groups, each in their order, so that boxes of different groups share no column of pixels.
+
+    mmdet shifts the boxes of each category, or of each level, to a place of their own. Pairs of two places
+    are most pairs, and their overlap is exactly 0. A box that is not a number stays with all right of it.
+    """
+    from_left = boxes[:, 0].argsort(kind="stable")
+    left, right = boxes[from_left, 0], np.maximum.accumulate(boxes[from_left, 2])
+    cuts = np.flatnonzero(left[1:] >= right[:-1] + 2 * offset) + 1  # twice: whatever the sums are rounded to
+    return [np.sort(group) for group in np.split(from_left, cuts)]
+
+
+def _survivors(boxes: np.ndarray, threshold: np.floating, offset: int) -> np.ndarray:
+    """Which of these boxes, best first, no better one that is kept covers; bool (boxes,)."""
+    alive = np.ones(len(boxes), dtype=bool)
+    for start in range(0, len(boxes), _NMS_BLOCK):
         block = start + np.flatnonzero(alive[start : start + _NMS_BLOCK])
-        kept = _kept(_iou(candidates[block], candidates[block], offset) > threshold)
+        kept = _kept(_iou(boxes[block], boxes[block], offset) > threshold)
         alive[block] = kept
         rest = start + _NMS_BLOCK + np.flatnonzero(alive[start + _NMS_BLOCK :])
-        covered = _iou(candidates[block[kept]], candidates[rest], offset) > threshold
+        covered = _iou(boxes[block[kept]], boxes[rest], offset) > threshold
         alive[rest] = ~covered.any(axis=0)
-    return order[torch.from_numpy(alive)].to(boxes.device)
+    return alive
 
 
 def _nms_torchvision(kernels, boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:

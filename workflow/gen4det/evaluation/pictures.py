@@ -38,6 +38,7 @@ def draw_instances(
     fill: float = 0.35,
     fontsize: float = 5,
     colours: Sequence[str] = INSTANCE_COLOURS,
+    below: bool = False,
 ) -> None:
     """Draw instances over what `show_image` shows, by default each in a colour of its own.
 
@@ -50,6 +51,7 @@ def draw_instances(
         fill: opacity of the mask in [0, 1].
         fontsize: of the labels, in points.
         colours: of the instances, in turn.
+        below: labels stand below the boxes, where those above belong to somebody else.
     """
     height, width = size
     for position, instance in enumerate(instances):
@@ -63,7 +65,7 @@ def draw_instances(
                 Rectangle((x, y), w, h, fill=False, edgecolor=colour, linewidth=0.7, linestyle=linestyle)
             )
             if label is not None:
-                _write(axes, x, y, label(position, instance), colour, fontsize)
+                _write(axes, x, y + h if below else y, label(position, instance), colour, fontsize, below)
 
 
 def _draw_mask(axes: Axes, mask: np.ndarray, colour: str, fill: float) -> None:
@@ -79,16 +81,19 @@ def _draw_mask(axes: Axes, mask: np.ndarray, colour: str, fill: float) -> None:
         axes.contour(columns, rows, padded, levels=[0.5], colors=[colour], linewidths=0.8)
 
 
-def _write(axes: Axes, x: float, y: float, text: str, colour: str, fontsize: float) -> None:
-    # Above the box; inside it where there is no room above.
-    above = y > 0.08 * axes.get_ylim()[0]
+def _write(
+    axes: Axes, x: float, y: float, text: str, colour: str, fontsize: float, below: bool = False
+) -> None:
+    # Outside the box; inside it where there is no room.
+    bottom = axes.get_ylim()[0]
+    upwards = y > 0.92 * bottom if below else y > 0.08 * bottom
     axes.text(
         max(x, 0),
-        max(y, 0),
+        min(max(y, 0), bottom),
         text,
         color="white",
         fontsize=fontsize,
-        verticalalignment="bottom" if above else "top",
+        verticalalignment="bottom" if upwards else "top",
         clip_on=True,
         bbox={"facecolor": colour, "edgecolor": "none", "boxstyle": "square,pad=0.12", "alpha": 0.85},
     )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gen4det.evaluation.pictures import draw_instances, show_image
@@ -39,15 +40,23 @@ def agreement(descendant: Descendant, threshold: float, least: float = 0.5) -> t
         threshold: boxes count whose score exceeds it.
         least: intersection over union with a box of the same name.
     """
-    last, seen = (
-        [box for box in boxes if box["score"] > threshold]
-        for boxes in (descendant.last_step, descendant.pixels)
-    )
-    confirmed = sum(
-        any(box["name"] == other["name"] and _overlap(box["bbox"], other["bbox"]) >= least for other in seen)
-        for box in last
-    )
-    return confirmed, len(last)
+    last, seen = (_above(boxes, threshold) for boxes in (descendant.last_step, descendant.pixels))
+    return len(last) - len(_unmatched(last, seen, least)), len(last)
+
+
+def _above(boxes: list[dict], threshold: float) -> list[dict]:
+    return [box for box in boxes if box["score"] > threshold]
+
+
+def _unmatched(boxes: list[dict], others: list[dict], least: float = 0.5) -> list[dict]:
+    """Boxes that overlap with no other one of the same name."""
+    return [
+        box
+        for box in boxes
+        if not any(
+            box["name"] == other["name"] and _overlap(box["bbox"], other["bbox"]) >= least for other in others
+        )
+    ]
 
 
 def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
@@ -74,29 +83,49 @@ def encode_ratio_page(
     heights = (1.6, len(rows) * (side + 0.2))
     with style():
         figure = Figure(figsize=(PAGE_WIDTH, sum(heights) + 0.4), layout="constrained")
-        title = "Encode ratio: solid boxes from the last step, dashed ones from the picture, encoded again"
+        title = (
+            "Encode ratio: solid boxes from the last step, dashed ones from the picture, encoded again\n"
+            "(named only where the last step has no such box)"
+        )
         figure.suptitle(title, fontsize=8, fontweight="bold")
         top, below = figure.subfigures(2, 1, height_ratios=heights)
         axes = top.subplots()
         axes.plot(ratios, similarities.T, color="#BBBBBB", linewidth=0.6)
         axes.plot(ratios, similarities.mean(axis=0), color=PALETTE[1], marker="o", markersize=3)
         axes.set_xlabel("encode ratio, share of the steps that is made")
-        axes.set_ylabel(f"correlation with the reference ({len(similarities)})")
+        axes.set_ylabel("correlation with the\n" + f"reference (mean of {len(similarities)})")
         panels = below.subplots(len(rows), columns, squeeze=False)
         for line, (real, drawn) in zip(panels, rows, strict=True):
             for axes, it in zip(line, (real, *drawn), strict=True):
-                show_image(axes, it.image)
-                for boxes, colour, linestyle in ((it.last_step, LAST, "-"), (it.pixels, PIXELS, "--")):
-                    shown = [box for box in boxes if box["score"] > threshold]
-                    draw_instances(
-                        axes,
-                        shown,
-                        it.image.shape[:2],
-                        label=lambda _, box: as_text(f"{box['name']} {box['score']:.2f}"),
-                        linestyle=linestyle,
-                        fontsize=4,
-                        colours=[colour],
-                    )
+                _show(axes, it, threshold)
         for axes, name in zip(panels[0], ("real", *(f"{ratio:g}" for ratio in ratios)), strict=True):
             axes.set_title(name)
     return figure
+
+
+def _show(axes: Axes, it: Descendant, threshold: float) -> None:
+    """A picture with both kinds of boxes; the pixels' are named where the last step has no such box."""
+    show_image(axes, it.image)
+    last, seen = _above(it.last_step, threshold), _above(it.pixels, threshold)
+    other = _unmatched(seen, last)
+    same = [box for box in seen if box not in other]
+    real = not it.last_step
+    for boxes, named, colour, below in (
+        (same, False, PIXELS, False),
+        (last, True, LAST, False),
+        (other, True, PIXELS, not real),
+    ):
+        draw_instances(
+            axes,
+            boxes,
+            it.image.shape[:2],
+            label=_name if named else None,
+            linestyle="-" if boxes is last else "--",
+            fontsize=4,
+            colours=[colour],
+            below=below,
+        )
+
+
+def _name(_: int, box: dict) -> str:
+    return as_text(f"{box['name']} {box['score']:.2f}")
