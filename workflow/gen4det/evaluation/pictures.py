@@ -84,15 +84,17 @@ def _draw_mask(axes: Axes, mask: np.ndarray, colour: str, fill: float) -> None:
 def _write(
     axes: Axes, x: float, y: float, text: str, colour: str, fontsize: float, below: bool = False
 ) -> None:
-    # Outside the box; inside it where there is no room.
-    bottom = axes.get_ylim()[0]
+    # Outside the box; inside it where there is no room, and no further right than the image.
+    right, bottom = axes.get_xlim()[1], axes.get_ylim()[0]
+    at_the_edge = x > 0.75 * right
     upwards = y > 0.92 * bottom if below else y > 0.08 * bottom
     axes.text(
-        max(x, 0),
+        right if at_the_edge else max(x, 0),
         min(max(y, 0), bottom),
         text,
         color="white",
         fontsize=fontsize,
+        horizontalalignment="right" if at_the_edge else "left",
         verticalalignment="bottom" if upwards else "top",
         clip_on=True,
         bbox={"facecolor": colour, "edgecolor": "none", "boxstyle": "square,pad=0.12", "alpha": 0.85},

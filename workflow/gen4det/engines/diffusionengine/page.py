@@ -117,7 +117,7 @@ def _show(axes: Axes, it: Descendant, threshold: float) -> None:
     ):
         draw_instances(
             axes,
-            boxes,
+            sorted(boxes, key=lambda box: box["score"]),  # the most certain name lies on top
             it.image.shape[:2],
             label=_name if named else None,
             linestyle="-" if boxes is last else "--",
