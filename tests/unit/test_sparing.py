@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from gen4det.detection import detectors as making
-from gen4det.detection import sparing
+from gen4det.detection import loop, sparing
 
 # isort: split
+from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.models.dense_heads import RPNHead
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.structures import DetDataSample
@@ -31,8 +32,10 @@ def detectors():
     theirs = copy.deepcopy(ours)
     theirs.rpn_head.__class__ = RPNHead
     theirs.roi_head.mask_head.__class__ = FCNMaskHead
+    theirs.data_preprocessor.__class__ = DetDataPreprocessor
     assert type(ours.rpn_head) is sparing.RPNHead
     assert type(ours.roi_head.mask_head) is sparing.FCNMaskHead
+    assert type(ours.data_preprocessor) is sparing.DetDataPreprocessor
     return ours.train(), theirs.train()
 
 
@@ -196,3 +199,34 @@ def test_training_labels_go_where_they_are_asked_to():
     moved = sample.to("meta")
     assert moved.gt_instances.bboxes.device.type == "meta"
     assert moved.gt_instances.keys() != [] and sample.gt_instances.bboxes.device.type == "cpu"
+
+
+def test_sgd_in_one_call_gives_the_same_numbers():
+    """With all that config files here ask of it, on parameters of both memory layouts."""
+    asked = {"optimizer": {"type": "SGD", "lr": 0.02, "momentum": 0.9, "weight_decay": 1e-2}, "clip_grad": {}}
+    found = loop._in_one_call(asked)
+    assert (
+        found["optimizer"] == {**asked["optimizer"], "foreach": True} and "foreach" not in asked["optimizer"]
+    )
+    results = []
+    for options in (asked["optimizer"], found["optimizer"]):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), torch.nn.ReLU(), torch.nn.Conv2d(5, 2, 1))
+        model[0].to(memory_format=torch.channels_last)
+        optimiser = torch.optim.SGD(
+            model.parameters(), **{name: value for name, value in options.items() if name != "type"}
+        )
+        for _ in range(5):
+            optimiser.zero_grad()
+            model(torch.randn(2, 3, 8, 8)).square().sum().backward()
+            optimiser.step()
+        results.append(list(model.parameters()))
+    for one_by_one, together in zip(*results, strict=True):
+        assert torch.equal(one_by_one, together)
+
+
+@pytest.mark.parametrize(
+    "optimiser", [{"type": "SGD", "lr": 1, "foreach": False}, {"type": "AdamW", "lr": 1}]
+)
+def test_a_choice_that_a_config_file_makes_and_other_optimisers_stay(optimiser):
+    assert loop._in_one_call({"optimizer": optimiser}) == {"optimizer": optimiser}

@@ -5,6 +5,7 @@ and the sampling of regions inside the model, for which the generators are seede
 A checkpoint therefore needs no generator states.
 """
 
+import copy
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -171,6 +172,17 @@ class _PreparedRunner(Runner):
         return loop(self, self._train_dataloader)
 
 
+def _in_one_call(optim_wrapper: dict) -> dict:
+    """The same optimiser; SGD takes all parameters in one call, on the CPU, too, where PyTorch takes them
+    one by one. The arithmetic of each number is the same.
+    """
+    settings = copy.deepcopy(optim_wrapper)
+    optimiser = settings.get("optimizer") or {}
+    if optimiser.get("type") == "SGD" and not {"foreach", "fused"} & set(optimiser):
+        optimiser["foreach"] = True
+    return settings
+
+
 def make_runner(
     config: Config,
     model: nn.Module,
@@ -190,7 +202,7 @@ def make_runner(
         work_dir=str(folder),
         train_dataloader=loader,
         train_cfg=loop,
-        optim_wrapper=config.optim_wrapper,
+        optim_wrapper=_in_one_call(config.optim_wrapper),
         param_scheduler=config.get("param_scheduler"),
         default_hooks=dict(timer=None, logger=None, checkpoint=None, sampler_seed=None),
         custom_hooks=config.get("custom_hooks"),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmcv.ops import roi_align
+from mmdet.models.data_preprocessors import DetDataPreprocessor as _DetDataPreprocessor
 from mmdet.models.dense_heads import RPNHead as _RPNHead
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead as _FCNMaskHead
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
@@ -54,6 +55,23 @@ class TrainingSample(DetDataSample):
         if here and len(arguments) == 1 and str(arguments[0]) == "cpu":
             return self
         return super().to(*arguments, **more)
+
+
+@MODELS.register_module(force=True)
+class DetDataPreprocessor(_DetDataPreprocessor):
+    """mmdet's preparation of a batch."""
+
+    def pad_gt_masks(self, batch_data_samples: list[DetDataSample]) -> None:
+        """mmdet's, for images whose masks are not of the size of the batch already."""
+        if "masks" in batch_data_samples[0].gt_instances:
+            masks = [sample.gt_instances.masks for sample in batch_data_samples]
+            batch_data_samples = [
+                sample
+                for sample, its in zip(batch_data_samples, masks, strict=True)
+                if (its.height, its.width) != sample.batch_input_shape
+            ]
+        if batch_data_samples:
+            super().pad_gt_masks(batch_data_samples)
 
 
 def _sharing(element: BaseDataElement, kind: type) -> Any:
