@@ -5,7 +5,7 @@ def seed_torch(seed: int) -> None:
     """Seed the CPU, and GPUs that are in use; numbers are those that follow torch.manual_seed.
 
     torch.manual_seed remembers each call, with the text of its stack, for every kind of device that is not in
-    use: a third of the time it takes to load a small image, and memory that grows with each.
+    use: a fifth of the time it takes to load a small image, and memory that grows with each.
 
     Args:
         seed: of 64 bits at most.
