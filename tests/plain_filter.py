@@ -26,7 +26,7 @@ def plain_verdicts(data: dict, settings: FilterSettings, scores: dict, threshold
     judge(lambda a: _whole_image(images[a["image_id"]], settings, scores, threshold))
     judge(lambda a: None if a.get("iscrowd") else _alone(a, images[a["image_id"]], settings))
     if settings.max_overlap is not None:
-        refused = overlapped(passed(), settings.max_overlap)
+        refused = overlapped(passed(), settings.max_overlap, among=settings.max_overlap_among)
         judge(lambda a: "max_overlap" if a["id"] in refused else None)
     if settings.agreement.enabled:
         unclear = disagreements(data["annotations"], found, settings.agreement)

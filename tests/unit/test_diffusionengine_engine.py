@@ -281,12 +281,17 @@ def test_check_5_duplicates_stay_unless_suppression_is_asked_for(tmp_path):
     boxes = [[5, 5, 20, 20], [6, 5, 20, 20], [5, 5, 20, 20], [40, 5, 9, 9]]
     item = labelled([0.9, 0.8, 0.7, 0.6], boxes, [0, 0, 1, 0])
     settings = shipped_filter("diffusionengine")
-    for folder in ("all", "suppressed"):
+    for folder in ("all", "suppressed", "named"):
         (tmp_path / folder).mkdir()
     assert len(filtered(tmp_path / "all", [item], settings)["annotations"]) == 4
     suppressing = settings.model_copy(update={"max_overlap": 0.5})
     kept = filtered(tmp_path / "suppressed", [item], suppressing)["annotations"]
     assert [(a["score"], a["category_id"]) for a in kept] == [(0.9, 1), (0.7, 4), (0.6, 1)]
+    one_name = shipped_filter("diffusionengine-coco-one-name-4").model_copy(
+        update={"generations_per_reference": None}
+    )
+    kept = filtered(tmp_path / "named", [item], one_name)["annotations"]
+    assert [(a["score"], a["category_id"]) for a in kept] == [(0.9, 1), (0.6, 1)]
 
 
 def test_check_5_an_image_without_a_box_is_dropped_and_counted(tmp_path):

@@ -158,6 +158,7 @@ FILTERS = [
     {},
     {"min_score": {"head": 0.3, "net": 0.6, "None": 0.9}},
     {"min_score": 0.25, "score_must_exceed": True, "max_overlap": 0.3},
+    {"max_overlap": 0.1, "max_overlap_among": "all"},
     {"min_box_side": 4, "max_aspect_ratio": 2.5, "max_instances": 2},
     {"min_area_fraction": 0.02, "max_area_fraction": 0.3, "max_images": 9},
     {"generations_per_reference": 2, "aesthetic": {"enabled": True, "threshold": 5}},

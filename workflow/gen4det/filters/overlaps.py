@@ -1,4 +1,4 @@
-"""Labels that overlap a more certain one of their kind: greedy non-maximum suppression."""
+"""Labels that overlap a more certain one: greedy non-maximum suppression."""
 
 from collections import defaultdict
 
@@ -7,20 +7,22 @@ import numpy as np
 from gen4det.filters.agreement import box_iou
 
 
-def overlapped(annotations: list[dict], most: float) -> set[int]:
+def overlapped(annotations: list[dict], most: float, *, among: str = "category") -> set[int]:
     """Ids of the labels that overlap a kept, more certain label by more than this.
 
-    Compared are labels of the same image, category and labeller that have scores. Of equal scores the earlier
-    one stays.
+    Compared are labels of the same image and labeller that have scores. Of equal scores the earlier one
+    stays.
 
     Args:
         annotations: COCO records.
         most: intersection over union of boxes, from 0 to 1.
+        among: "category": only labels of the same category are compared; "all": of different ones, too.
     """
     groups: dict[tuple, list[dict]] = defaultdict(list)
     for annotation in annotations:
         if "score" in annotation:
-            key = annotation["image_id"], annotation["category_id"], annotation.get("labeller")
+            category = annotation["category_id"] if among == "category" else None
+            key = annotation["image_id"], category, annotation.get("labeller")
             groups[key].append(annotation)
     refused: set[int] = set()
     for members in groups.values():

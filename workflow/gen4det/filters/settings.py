@@ -72,8 +72,11 @@ class FilterSettings(Settings):
     max_area_fraction: Fraction = 1.0
     """Largest area of an object as share of the image."""
     max_overlap: Fraction | None = None
-    """Greatest overlap (intersection over union of boxes) with a label of the same category, image and
-    labeller that is more certain; null: any. Non-maximum suppression, for labellers that have none."""
+    """Greatest overlap (intersection over union of boxes) with a label of the same image and labeller that is
+    more certain; null: any. Non-maximum suppression, for labellers that have none."""
+    max_overlap_among: Literal["category", "all"] = "category"
+    """Which labels `max_overlap` compares: those of one category, or all, so that an object that a labeller
+    called two names keeps the more certain one."""
     agreement: AgreementSettings = AgreementSettings()
     """Filter of labels by a detector's consent."""
     max_instances: Annotated[int, Field(ge=1)] | None = None

@@ -76,7 +76,8 @@ class Judgement:
         for reason, labels in failed_filters(columns, self._passed(), settings):
             self._refuse(labels & ~self._crowd, reason)
         if settings.max_overlap is not None:
-            refused = overlapped(self._records("score", "labeller"), settings.max_overlap)
+            records = self._records("score", "labeller")
+            refused = overlapped(records, settings.max_overlap, among=settings.max_overlap_among)
             self._refuse(np.isin(np.arange(columns.count), sorted(refused)), "max_overlap")
         if settings.agreement.enabled:
             unclear = disagreements(self._records("real"), measured.detections, settings.agreement)
