@@ -93,6 +93,17 @@ def test_lines_without_published_numbers_need_no_second_row():
     assert len(figure.axes) == 2 and "published AP" not in words(figure)
 
 
+def test_words_below_neighbouring_panels_keep_apart_and_inside_the_page():
+    panel = {**SWEEP["lines"][0], "x": "images, as multiples of the scarce real ones"}
+    settings = StudySettings(**SWEEP | {"metrics": ["mask_AP", "box_AP", "box_AP50"], "lines": [panel]})
+    with style():
+        figure = study_figure(settings, METRICS_OF_SWEEP)
+        figure.draw_without_rendering()
+    places = [axes.xaxis.label.get_window_extent() for axes in figure.axes if axes.get_xlabel()]
+    assert len(places) == 3 and places[-1].x1 <= figure.bbox.x1
+    assert all(left.x1 < right.x0 for left, right in zip(places, places[1:], strict=False))
+
+
 # --- the figure of a study --------------------------------------------------------------------------------
 
 

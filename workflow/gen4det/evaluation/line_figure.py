@@ -28,6 +28,7 @@ def line_figure(settings: StudySettings, metrics: Metrics) -> Figure:
     names = list(dict.fromkeys(name for panel in settings.lines for name in panel.lines))
     wide = sum(len(_values(panel)) for panel, _ in panels) > VALUES_PER_COLUMN
     characters = 110 if wide else 58
+    below = max(10, characters * 2 // 3 // len(panels))  # numbers beside the panels take their room
     note = "" if scale_note(settings) == settings.scale else scale_note(settings)
     with style():
         title = heading(settings.title, note, _missing(settings, metrics), characters=characters)
@@ -40,7 +41,7 @@ def line_figure(settings: StudySettings, metrics: Metrics) -> Figure:
             axes[0, column].set_title(metric_name(metric), loc="left", fontweight="bold")
             if published:
                 _draw_published(axes[1, column], settings, panel, metric, names)
-            axes[-1, column].set_xlabel(panel.x)
+            axes[-1, column].set_xlabel(heading(panel.x, characters=below))
         axes[0, 0].set_ylabel(f"measured AP\n({settings.scale})")
         if published:
             axes[1, 0].set_ylabel("published AP")
