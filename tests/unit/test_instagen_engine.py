@@ -236,7 +236,8 @@ def test_a_teacher_scores_as_the_student_whose_weights_it_has(run):
     text, named = texts_of(records, work.vectors), slots_of(records)
     student, teacher = (head.eval()(features, text, named) for head in (work.student, work.teacher.head))
     for name in ("logits", "boxes", "first_logits", "first_boxes"):
-        assert torch.equal(getattr(student, name), getattr(teacher, name)), name
+        # Not to the bit everywhere: sums depend on where in memory weights lie. A scale left out is 20 times.
+        torch.testing.assert_close(getattr(student, name), getattr(teacher, name), rtol=1e-3, atol=1e-3)
     assert student.logits[-1][:, :, 0].sigmoid().max() > 0.4
 
 

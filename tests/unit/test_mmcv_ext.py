@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gen4det.detection import mmcv_ext
+from gen4det.detection import mmcv_ext, mmcv_nms
 
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 
@@ -116,7 +116,7 @@ def random_rois(rng, count, images, size):
 @pytest.mark.parametrize("offset", [0, 1])
 @pytest.mark.parametrize("count", [1, 2, 40, 300])
 def test_nms_equals_the_definition(count, offset, device, monkeypatch):
-    monkeypatch.setattr(mmcv_ext, "_NMS_BLOCK", 64)
+    monkeypatch.setattr(mmcv_nms, "_BLOCK", 64)
     rng = np.random.default_rng(count)
     corner, extent = rng.uniform(0, 60, (count, 2)), rng.uniform(0, 25, (count, 2))
     boxes = torch.tensor(np.hstack([corner, corner + extent]), dtype=torch.float32, device=device)
@@ -130,7 +130,7 @@ def test_nms_equals_the_definition(count, offset, device, monkeypatch):
 def test_sets_of_boxes_are_suppressed_each_by_itself():
     rng = np.random.default_rng(2)
     boxes = torch.from_numpy(np.stack([random_rois(rng, 70, 1, 30)[:, 1:] for _ in range(3)])).float()
-    kept = mmcv_ext.suppress(boxes, 0.4)
+    kept = mmcv_nms.suppress(boxes, 0.4)
     for found, some in zip(kept, boxes, strict=True):
         expected = reference_nms(some, np.arange(70)[::-1], 0.4, 0)
         assert found.nonzero()[:, 0].tolist() == expected
@@ -142,20 +142,20 @@ def test_chains_of_boxes_keep_every_other_one():
     start = torch.arange(0, 300.0)[:, None]
     boxes = torch.cat([start, torch.zeros(300, 1), start + 2, torch.ones(300, 1)], dim=1)
     assert mmcv_ext.nms(boxes, -start[:, 0], 0.3).tolist() == list(range(0, 300, 2))
-    assert mmcv_ext.suppress(boxes, 0.3).nonzero()[:, 0].tolist() == list(range(0, 300, 2))
+    assert mmcv_nms.suppress(boxes, 0.3).nonzero()[:, 0].tolist() == list(range(0, 300, 2))
 
 
 @pytest.mark.parametrize("offset", [0, 1])
 def test_nms_of_boxes_in_places_of_their_own_equals_the_definition(offset, monkeypatch):
     """As mmdet shifts those of each category; among them boxes that touch, are inside out, or no numbers."""
-    monkeypatch.setattr(mmcv_ext, "_NMS_BLOCK", 16)
+    monkeypatch.setattr(mmcv_nms, "_BLOCK", 16)
     rng = np.random.default_rng(offset)
     count = 240
     corner, extent = rng.integers(0, 40, (count, 2)), rng.integers(-2, 25, (count, 2))
     shift = 65 * rng.integers(0, 6, (count, 1))
     boxes = np.hstack([corner, corner + extent]).astype(np.float32) + shift
     scores = rng.permutation(count) / count
-    assert len(mmcv_ext._apart(boxes, offset)) >= 6
+    assert len(mmcv_nms._apart(boxes, offset)) >= 6
     broken = boxes.copy()
     broken[7, 2] = np.nan
     for places in (boxes, broken):

@@ -25,7 +25,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor
 from torch.nn.modules.utils import _pair
 
-from gen4det.detection.mmcv_ext import suppress
+from gen4det.detection.mmcv_nms import suppress
 
 _NMS_AT_ONCE = 10_000  # from here on mmcv suppresses in another order
 
